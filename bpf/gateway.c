@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * The gateway's programs. One packet's way:
+ *
+ *   ms_ingress, ms_egress   parse, one session lookup, account, act
+ *   ms_judge                no session, an ended one, or an older revision: walk the policy
+ *   ms_identify             first payload of an undecided session
+ *   ms_reset                answer a denied TCP segment
+ *   ms_tap                  frames that the inspector released
+ *   ms_wall                 far end of the tap: nothing enters the host there
+ *   ms_apply, ms_walk       commands of the daemons (BPF_PROG_TEST_RUN)
+ */
+#ifdef MS_PLAIN_CLANG
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#define MS_PROGRAM(name) SEC("tc/" #name) int name
+#else
+#define MS_PROGRAM(name) int name
+#endif
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include "include/abi.h"
+#include "lib/base.h"
+#include "lib/packet.h"
+#include "lib/maps.h"
+#include "lib/stats.h"
+#include "lib/policy.h"
+#include "lib/events.h"
+#include "lib/tcp.h"
+#include "lib/session.h"
+#include "lib/verdict.h"
+#include "lib/fragments.h"
+#include "lib/judge.h"
+#include "lib/identify.h"
+#include "lib/reset.h"
+#include "lib/apply.h"
+
+#define MS_PULL_BYTES 256
+
+/* ICMP errors pass when they quote an allowed session (design.md, rule 7). */
+MS_INLINE int icmp_error(struct __sk_buff *skb, struct ms_packet *p, struct ms_config *cfg, int hook)
+{
+	if (hook == MS_EGRESS && skb->ingress_ifindex == 0)
+		return MS_PASS;
+	struct ms_session *s = sessions_lookup(&p->key);
+	if (!s || word_verdict(s->verdict) == MS_VERDICT_DENY)
+		return drop(MS_REASON_ICMP_UNRELATED, cfg->default_flags & MS_RULE_MONITOR);
+	return MS_PASS;
+}
+
+/* A frame the inspector let go: it was accounted when it was held. */
+MS_INLINE int released(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, int dir, int hook)
+{
+	__u64 word = s->verdict;
+
+	__sync_fetch_and_add(&s->released[dir & 1], 1);
+	count(MS_STAT_RELEASED);
+	if (word_verdict(word) == MS_VERDICT_DENY)
+		return deny(skb, p, word, hook, MS_JUDGED);
+	return MS_PASS;
+}
+
+MS_INLINE int packet_in(struct __sk_buff *skb, int hook, int pulled)
+{
+	struct ms_packet p;
+	struct ms_config *cfg = config_get();
+	__u64 now = bpf_jiffies64();
+
+	if (!cfg)
+		return MS_DROP;
+	/* Seen only because the port is promiscuous: the stack drops it. */
+	if (hook == MS_INGRESS && skb->pkt_type == 3)
+		return MS_PASS;
+
+	int judged = (skb->mark & cfg->mark_mask) == cfg->mark_judged;
+	if (judged)
+		skb->mark &= ~cfg->mark_mask;
+
+	int reason = parse(skb, &p);
+	if (reason) {
+		__u32 len = skb->len;
+		if (reason == MS_REASON_TRUNCATED && !pulled && len > (__u32)(skb->data_end - skb->data)) {
+			bpf_skb_pull_data(skb, len < MS_PULL_BYTES ? len : MS_PULL_BYTES);
+			if (judged)
+				skb->mark |= cfg->mark_judged;
+			return tail(skb, hook == MS_INGRESS ? MS_PROG_INGRESS : MS_PROG_EGRESS, hook, 0);
+		}
+		return drop(reason, cfg->default_flags & MS_RULE_MONITOR);
+	}
+	if (p.kind == MS_KIND_NEIGHBOUR || (p.kind == MS_KIND_NEIGHBOUR_UNICAST && hook == MS_EGRESS)) {
+		count(MS_STAT_NEIGHBOUR);
+		return MS_PASS;
+	}
+	struct ms_counters *counters = stats_get();
+	if (counters) {
+		counters->stats[MS_STAT_PACKETS] += skb->gso_segs ?: 1;
+		counters->stats[MS_STAT_BYTES] += p.ip_len;
+	}
+	if (p.kind == MS_KIND_FRAGMENT)
+		return fragment_later(&p, cfg, now);
+	if (p.kind == MS_KIND_ICMP_ERROR)
+		return icmp_error(skb, &p, cfg, hook);
+	if (p.kind == MS_KIND_NEIGHBOUR_UNICAST)
+		return tail(skb, MS_PROG_JUDGE, hook, 0);
+
+	struct ms_session *s = sessions_lookup(&p.key);
+	if (!s) {
+		/* It was judged once and its session is gone since: nobody vouches for it. */
+		if (judged)
+			return drop(MS_REASON_TAP, 0);
+		return tail(skb, MS_PROG_JUDGE, hook, 0);
+	}
+	int dir = direction_of(s, &p);
+	if (judged && s->held[dir & 1] != s->released[dir & 1])
+		return released(skb, &p, s, dir, hook);
+	if (word_revision(s->verdict) != cfg->revision || expired(s, cfg, now) ||
+	    (p.l4 == MS_IP_TCP && opens_anew(s, &p, dir)))
+		return tail(skb, MS_PROG_JUDGE, hook, 0);
+	account(skb, s, &p, dir, now);
+	if (p.first_fragment && word_verdict(s->verdict) == MS_VERDICT_ALLOW)
+		fragment_first(&p, now);
+	return act(skb, &p, s, cfg, dir, hook, now);
+}
+
+/* Forwarded packets were judged where they came in. */
+MS_INLINE int judged_at_ingress(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ingress_ifindex;
+	return ifindex && managed_lookup(&ifindex);
+}
+
+MS_PROGRAM(ms_ingress)(struct __sk_buff *skb)
+{
+	return packet_in(skb, MS_INGRESS, 0);
+}
+
+MS_PROGRAM(ms_ingress_again)(struct __sk_buff *skb)
+{
+	return packet_in(skb, MS_INGRESS, 1);
+}
+
+MS_PROGRAM(ms_egress)(struct __sk_buff *skb)
+{
+	if (judged_at_ingress(skb))
+		return MS_PASS;
+	return packet_in(skb, MS_EGRESS, 0);
+}
+
+MS_PROGRAM(ms_egress_again)(struct __sk_buff *skb)
+{
+	return packet_in(skb, MS_EGRESS, 1);
+}
+
+MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
+{
+	struct ms_walk walk = {};
+	struct ms_config *cfg = config_get();
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+	__u64 now = bpf_jiffies64();
+	int hook = skb->cb[0] ? MS_EGRESS : MS_INGRESS;
+	__u32 flags = 0;
+
+	if (!cfg || !room)
+		return MS_DROP;
+	struct ms_packet *p = &room->packet;
+	int monitor = cfg->default_flags & MS_RULE_MONITOR;
+	int reason = parse(skb, p);
+	if (reason)
+		return drop(reason, monitor);
+	if (p->kind == MS_KIND_NEIGHBOUR_UNICAST)
+		return to_host(skb, p) ? MS_PASS : drop(MS_REASON_BAD_HEADER, monitor);
+
+	struct ms_session *s = sessions_lookup(&p->key);
+	__u32 possible = all_protocols(p->l4);
+	int reversed = skb->cb[1] == MS_REVERSED;
+	if (s) {
+		int dir = direction_of(s, p);
+		int old = expired(s, cfg, now);
+		int anew = p->l4 == MS_IP_TCP && opens_anew(s, p, dir);
+		if (old || anew) {
+			emit_end(&p->key, s, old ? MS_END_TIMEOUT : MS_END_REPLACED);
+			if (!sessions_delete(&p->key))
+				count(MS_STAT_DELETES);
+			s = 0;
+		} else {
+			reversed = dir == MS_TO_CLIENT;
+			if (s->protocol)
+				possible = 1 << (s->protocol & 31);
+		}
+	}
+	int error = 0;
+	if (!s || word_revision(s->verdict) != cfg->revision) {
+		__u16 port = reversed ? p->sport : p->dport;
+		error = policy_walk(cfg, reversed ? packet_dst(p) : packet_src(p),
+				    reversed ? packet_src(p) : packet_dst(p), p->l4, ms_be16(port), possible,
+				    &room->walk, &walk);
+		if (s) {
+			if (error)
+				return drop(error, monitor);
+			rejudge(p, s, cfg, &walk);
+		}
+	}
+	if (!s) {
+		if (p->l4 == MS_IP_TCP && !(p->tcp_flags & MS_TCP_SYN_BIT)) {
+			flags |= MS_SESSION_MIDSTREAM;
+			/* The first packet seen may be the server's: would the client be allowed? */
+			if (!error && !reversed && word_verdict(walk.word) == MS_VERDICT_DENY &&
+			    cfg->exceptions[MS_EXCEPTION_MIDSTREAM] != MS_ACTION_DENY)
+				return tail(skb, MS_PROG_JUDGE, hook, MS_REVERSED);
+		}
+		reason = judge_first(skb, p, cfg, hook, error, &walk, &flags);
+		if (reason)
+			return drop(reason, monitor);
+		int allow = word_verdict(walk.word) == MS_VERDICT_ALLOW;
+		/* A stray reset begins nothing. */
+		int stray = p->l4 == MS_IP_TCP && (p->tcp_flags & MS_TCP_RST_BIT);
+		if (stray || (cfg->pressure >= MS_PRESSURE_HIGH && !allow) || cfg->pressure == MS_PRESSURE_FULL) {
+			if (allow)
+				return MS_PASS;
+			return drop(stray ? word_reason(walk.word) : MS_REASON_TABLE_FULL,
+				    (walk.word >> MS_WORD_MONITOR) & 1);
+		}
+		s = create(skb, p, &walk, flags, reversed && word_verdict(walk.word) == MS_VERDICT_ALLOW, now);
+		if (!s)
+			return allow ? MS_PASS : drop(MS_REASON_TABLE_FULL, (walk.word >> MS_WORD_MONITOR) & 1);
+		emit_verdict(&p->key, s, walk.flags);
+	}
+	int dir = direction_of(s, p);
+	account(skb, s, p, dir, now);
+	if (p->first_fragment && word_verdict(s->verdict) == MS_VERDICT_ALLOW)
+		fragment_first(p, now);
+	return act(skb, p, s, cfg, dir, hook, now);
+}
+
+MS_PROGRAM(ms_identify)(struct __sk_buff *skb)
+{
+	struct ms_walk walk = {};
+	struct ms_config *cfg = config_get();
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+	__u64 now = bpf_jiffies64();
+
+	if (!cfg || !room)
+		return MS_DROP;
+	struct ms_packet *p = &room->packet;
+	int reason = parse(skb, p);
+	if (reason)
+		return drop(reason, cfg->default_flags & MS_RULE_MONITOR);
+	struct ms_session *s = sessions_lookup(&p->key);
+	if (!s)
+		return drop(MS_REASON_CLOSED, 0);
+	/* Through memory, so that the checks below are verified once for both directions. */
+	room->dir = direction_of(s, p);
+	int dir = *(volatile __u32 *)&room->dir & 1;
+	__u32 protocol = MS_PROTOCOL_NONE;
+	__u64 word = s->verdict;
+
+	/* Only what starts the stream, is in order and whole can be told here. */
+	int in_order = p->l4 != MS_IP_TCP || p->seq == s->isn[dir & 1] + 1;
+	if (in_order && !p->first_fragment && !(p->tcp_flags & MS_TCP_SYN_BIT)) {
+		__u32 n = p->payload_len;
+		if (n > MS_SCAN_BYTES)
+			n = MS_SCAN_BYTES;
+		ms_opaque(n);
+		if (n > 0 && n <= MS_SCAN_BYTES && !bpf_skb_load_bytes(skb, p->payload, room->bytes, n))
+			protocol = identify(room, n, p->payload_len, p->l4, dir);
+	}
+	int hook = skb->cb[0] ? MS_EGRESS : MS_INGRESS;
+	if (protocol == MS_PROTOCOL_NONE ||
+	    policy_walk(cfg, dir == MS_TO_SERVER ? packet_src(p) : packet_dst(p),
+			dir == MS_TO_SERVER ? packet_dst(p) : packet_src(p), p->l4,
+			ms_be16(dir == MS_TO_SERVER ? p->dport : p->sport), 1 << protocol, &room->walk, &walk)) {
+		word = word_with_verdict(word, MS_VERDICT_INSPECT);
+		s->verdict = word;
+		return inspect(skb, p, s, cfg, word, dir, hook, now);
+	}
+	count(MS_STAT_IDENTIFIED);
+	s->protocol = protocol;
+	s->first_protocol = protocol;
+	s->rule_hash = walk.hash;
+	if (p->l4 == MS_IP_TCP && word_verdict(walk.word) == MS_VERDICT_ALLOW) {
+		s->ident_end = p->seq + p->payload_len;
+		s->provisional = 1 + dir;
+	}
+	s->verdict = walk.word;
+	emit_verdict(&p->key, s, walk.flags);
+	return act(skb, p, s, cfg, dir, hook, now);
+}
+
+MS_PROGRAM(ms_reset)(struct __sk_buff *skb)
+{
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+
+	if (!room)
+		return MS_DROP;
+	struct ms_packet *p = &room->packet;
+	if (parse(skb, p) || p->kind != MS_KIND_SESSION || p->l4 != MS_IP_TCP)
+		return MS_DROP;
+	struct ms_session *s = sessions_lookup(&p->key);
+	return reset_both(skb, p, s, s ? direction_of(s, p) : MS_TO_SERVER);
+}
+
+MS_PROGRAM(ms_tap)(struct __sk_buff *skb)
+{
+	struct ms_packet p;
+	struct ms_config *cfg = config_get();
+
+	if (!cfg)
+		return MS_DROP;
+	__u32 len = skb->len;
+	if (len > (__u32)(skb->data_end - skb->data))
+		bpf_skb_pull_data(skb, len < MS_PULL_BYTES ? len : MS_PULL_BYTES);
+	if (parse(skb, &p) || p.kind != MS_KIND_SESSION)
+		return drop(MS_REASON_TAP, 0);
+	struct ms_session *s = sessions_lookup(&p.key);
+	if (!s)
+		return drop(MS_REASON_TAP, 0);
+	int dir = direction_of(s, &p);
+	if (s->held[dir & 1] == s->released[dir & 1])
+		return drop(MS_REASON_TAP, 0);
+	skb->mark = (skb->mark & ~cfg->mark_mask) | cfg->mark_judged;
+	return bpf_redirect(s->ifindex[dir & 1], s->told & (2 << dir) ? 0 : BPF_F_INGRESS);
+}
+
+MS_PROGRAM(ms_wall)(struct __sk_buff *skb)
+{
+	return MS_DROP;
+}
+
+MS_PROGRAM(ms_apply)(struct __sk_buff *skb)
+{
+	struct ms_config *cfg = config_get();
+	__u64 now = bpf_jiffies64();
+
+	if (!cfg)
+		return -1;
+	bpf_skb_pull_data(skb, 0);
+#pragma nounroll
+	for (int n = 0; n < MS_APPLY_BATCH; n++) {
+		struct ms_command c;
+		__u32 off = MS_APPLY_OFFSET + n * sizeof(c);
+		if (bpf_skb_load_bytes(skb, off, &c, sizeof(c)))
+			break;
+		apply_one(&c, cfg, now);
+		bpf_skb_store_bytes(skb, off, &c, sizeof(c), 0);
+	}
+	return 0;
+}
+
+MS_PROGRAM(ms_walk)(struct __sk_buff *skb)
+{
+	struct ms_config *cfg = config_get();
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_COMMAND);
+	struct ms_command c;
+
+	if (!cfg || !room || bpf_skb_load_bytes(skb, MS_APPLY_OFFSET, &c, sizeof(c)))
+		return -1;
+	apply_walk(&c, cfg, &room->walk);
+	return bpf_skb_store_bytes(skb, MS_APPLY_OFFSET, &c, sizeof(c), 0);
+}
+
+#ifdef MS_PLAIN_CLANG
+char _license[] SEC("license") = "GPL";
+#endif

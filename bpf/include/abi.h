@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Everything the kernel half and the Python half must agree on, and nothing
+ * else. fastpath/abi.py is generated from this file's debug information
+ * (`make abi`); CI regenerates and compares it. The file's hash names the pin
+ * directory, so code never opens maps of another layout.
+ *
+ * Natural alignment, explicit padding, no `packed`: one misplaced byte and the
+ * verifier rejects the atomic adds. Only enums and structs: a #define leaves no
+ * debug information. Enum values are never reused for another meaning.
+ */
+#ifndef MS_ABI_H
+#define MS_ABI_H
+
+/* Decision on a session. UNDECIDED and DRAIN are transient: the former waits
+ * for the protocol, the latter hands a flow back from inspector to kernel. */
+enum ms_verdict {
+	MS_VERDICT_NONE = 0,
+	MS_VERDICT_ALLOW = 1,
+	MS_VERDICT_DENY = 2,
+	MS_VERDICT_INSPECT = 3,
+	MS_VERDICT_UNDECIDED = 4,
+	MS_VERDICT_DRAIN = 5,
+};
+
+/* What later bytes can still change: none = decided without payload. */
+enum ms_scope {
+	MS_SCOPE_NONE = 0,
+	MS_SCOPE_CONNECTION = 1,
+	MS_SCOPE_REQUEST = 2,
+};
+
+/* What a policy rule asks for. */
+enum ms_action {
+	MS_ACTION_ALLOW = 1,
+	MS_ACTION_DENY = 2,
+	MS_ACTION_INSPECT = 3,
+};
+
+/* Why a verdict or a drop. Names appear in records, metrics and the README. */
+enum ms_reason {
+	MS_REASON_NONE = 0,
+	MS_REASON_POLICY = 1,	    /* a rule on addresses and ports */
+	MS_REASON_DEFAULT = 2,	    /* no policy rule matched */
+	MS_REASON_PROTOCOL = 3,	    /* a policy rule, once the protocol was known */
+	MS_REASON_RULE = 4,	    /* a rule of a rule file */
+	MS_REASON_NO_RULE = 5,	    /* inspected, and no rule of the rule files matched */
+	MS_REASON_HOST = 6,	    /* the gateway's own traffic */
+	MS_REASON_FAILSAFE = 7,	    /* management port of the gateway itself */
+	MS_REASON_RELATED = 8,	    /* ICMP error that quotes an allowed session */
+	MS_REASON_PENDING = 9,	    /* handshake passes, the protocol is not known yet */
+	MS_REASON_MIDSTREAM = 10,   /* exception: the start of the flow was not seen */
+	MS_REASON_NEED_MORE = 11,   /* exception: too short to tell */
+	MS_REASON_PARSE_ERROR = 12, /* exception: not the grammar it began with */
+	MS_REASON_REASSEMBLY_LIMIT = 13,
+	MS_REASON_OVERLAP_CONFLICT = 14,
+	MS_REASON_FRAGMENT = 15, /* exception: first missing, overlapping or tiny */
+	MS_REASON_TABLE_FULL = 16,
+	MS_REASON_INSPECTOR_DOWN = 17,
+	MS_REASON_PATTERN_BUDGET = 18,
+	MS_REASON_ECH = 19,
+	MS_REASON_TRUNCATED = 20,      /* a header ends beyond the packet */
+	MS_REASON_BAD_HEADER = 21,     /* a length, version or offset that cannot be */
+	MS_REASON_EXT_HEADERS = 22,    /* IPv6 extension chain too long or unknown */
+	MS_REASON_NOT_IP = 23,	       /* ethertype the gateway does not judge */
+	MS_REASON_TAP = 24,	       /* came out of the tap without being held */
+	MS_REASON_ICMP_UNRELATED = 25, /* ICMP error that quotes no session */
+	MS_REASON_DRAIN_LIMIT = 26,    /* hand-over flipped at its bound */
+	MS_REASON_SPOOFED = 27,	       /* martian: source cannot be answered */
+	MS_REASON_SOURCE_ROUTE = 28,   /* IPv4 source routing, IPv6 routing header 0 */
+	MS_REASON_CLOSED = 29,	       /* payload on a session that has ended */
+	MS_REASON_NO_POLICY = 30,      /* no policy loaded yet */
+	MS_REASON_MAX = 31,
+};
+
+/* Application protocols; 1 << value is its bit in a rule's mask. */
+enum ms_protocol {
+	MS_PROTOCOL_NONE = 0, /* not known yet */
+	MS_PROTOCOL_UNKNOWN = 1,
+	MS_PROTOCOL_HTTP = 2,
+	MS_PROTOCOL_HTTP2 = 3,
+	MS_PROTOCOL_GRPC = 4,
+	MS_PROTOCOL_WEBSOCKET = 5,
+	MS_PROTOCOL_TLS = 6,
+	MS_PROTOCOL_DNS = 7,
+	MS_PROTOCOL_MYSQL = 8,
+	MS_PROTOCOL_POSTGRES = 9,
+	MS_PROTOCOL_REDIS = 10,
+	MS_PROTOCOL_MONGODB = 11,
+	MS_PROTOCOL_KAFKA = 12,
+	MS_PROTOCOL_MEMCACHED = 13,
+	MS_PROTOCOL_SSH = 14,
+	MS_PROTOCOL_AMQP = 15,
+	MS_PROTOCOL_MQTT = 16,
+	MS_PROTOCOL_SMTP = 17,
+	MS_PROTOCOL_FTP = 18,
+	MS_PROTOCOL_SMB = 19,
+	MS_PROTOCOL_RDP = 20,
+	MS_PROTOCOL_QUIC = 21,
+	MS_PROTOCOL_ICMP = 22,
+	MS_PROTOCOL_MAX = 23,
+};
+
+/* What each endpoint has done, as far as the middle can know it. */
+enum ms_tcp {
+	MS_TCP_NONE = 0,
+	MS_TCP_SYN_SENT = 1,	/* its SYN (or SYN-ACK) was seen */
+	MS_TCP_ESTABLISHED = 2, /* its SYN was acknowledged */
+	MS_TCP_FIN_SENT = 3,	/* its FIN was seen */
+	MS_TCP_CLOSED = 4,	/* its FIN was acknowledged */
+	MS_TCP_RESET = 5,	/* it, or its peer, reset the connection */
+};
+
+/* Direction index of every per-direction array. */
+enum ms_direction {
+	MS_TO_SERVER = 0,
+	MS_TO_CLIENT = 1,
+};
+
+/* How a session ended. */
+enum ms_end {
+	MS_END_CLOSED = 1,
+	MS_END_RESET = 2,
+	MS_END_TIMEOUT = 3,
+	MS_END_REPLACED = 4, /* a new SYN on the same ports */
+	MS_END_REMOVED = 5,  /* by the operator */
+};
+
+/* ms_session.flags: set at creation, so that no two CPUs write one word. */
+enum ms_session_flag {
+	MS_SESSION_SERVER_IS_A = 1, /* the key's first endpoint is the server */
+	MS_SESSION_MIDSTREAM = 2,   /* created without its SYN */
+	MS_SESSION_HOST = 4,	    /* one endpoint is the gateway itself */
+};
+
+/* ms_rule.flags */
+enum ms_rule_flag {
+	MS_RULE_MONITOR = 1, /* record, drop nothing */
+	MS_RULE_RESET = 2,   /* deny_with: reset */
+	MS_RULE_LOG_DENY = 4,
+	MS_RULE_LOG_ALL = 8,
+	MS_RULE_FILES = 16,	 /* an inspect rule that names rule files */
+	MS_RULE_DOWN_ALLOW = 32, /* on_inspector_down: allow */
+	MS_RULE_IDENTIFY = 64,	 /* inspect without rule files: identify, then walk again */
+};
+
+/* Exceptions with a policy of their own, index into ms_config.exceptions. */
+enum ms_exception {
+	MS_EXCEPTION_MIDSTREAM = 0,
+	MS_EXCEPTION_NEED_MORE = 1,
+	MS_EXCEPTION_PARSE_ERROR = 2,
+	MS_EXCEPTION_REASSEMBLY_LIMIT = 3,
+	MS_EXCEPTION_OVERLAP_CONFLICT = 4,
+	MS_EXCEPTION_FRAGMENT = 5,
+	MS_EXCEPTION_TABLE_FULL = 6,
+	MS_EXCEPTION_INSPECTOR_DOWN = 7,
+	MS_EXCEPTION_PATTERN_BUDGET = 8,
+	MS_EXCEPTION_ECH = 9,
+	MS_EXCEPTION_MAX = 10,
+};
+
+/* Timeouts in ms_config.timeouts, in jiffies. */
+enum ms_timeout {
+	MS_TIMEOUT_SYN = 0,
+	MS_TIMEOUT_ESTABLISHED = 1,
+	MS_TIMEOUT_CLOSING = 2,
+	MS_TIMEOUT_TIME_WAIT = 3,
+	MS_TIMEOUT_UDP = 4,	   /* one side only */
+	MS_TIMEOUT_UDP_STREAM = 5, /* both sides */
+	MS_TIMEOUT_ICMP = 6,
+	MS_TIMEOUT_OTHER = 7,
+	MS_TIMEOUT_MAX = 8,
+};
+
+/* Statistics, one per-CPU counter each; drops are counted by reason besides. */
+enum ms_stat {
+	MS_STAT_PACKETS = 0, /* packets judged, gso_segs each */
+	MS_STAT_BYTES = 1,
+	MS_STAT_FAST = 2, /* packets that the kernel forwarded by itself */
+	MS_STAT_HELD = 3, /* packets that went to the inspector */
+	MS_STAT_RELEASED = 4,
+	MS_STAT_INSERTS = 5,
+	MS_STAT_DELETES = 6,
+	MS_STAT_INSERT_FAILURES = 7,
+	MS_STAT_REJUDGED = 8,
+	MS_STAT_OFFLOADED = 9, /* sessions handed back by the inspector */
+	MS_STAT_IDENTIFIED = 10,
+	MS_STAT_EVENTS_LOST = 11,
+	MS_STAT_RESETS = 12,
+	MS_STAT_DRAIN_LIMIT = 13,
+	MS_STAT_NEIGHBOUR = 14, /* ARP, neighbour discovery and link-layer control */
+	MS_STAT_HOST = 15,	/* packets of the gateway's own sessions */
+	MS_STAT_FRAGMENTS = 16,
+	MS_STAT_MONITORED = 17, /* packets that only monitor mode let pass */
+	MS_STAT_BAD_TCP = 18,	/* segments that changed no state */
+	MS_STAT_DRAINS = 19,	/* hand-overs completed */
+	MS_STAT_MAX = 20,
+};
+
+/* How full the session table is. */
+enum ms_pressure {
+	MS_PRESSURE_NONE = 0,
+	MS_PRESSURE_WARN = 1, /* 70 % */
+	MS_PRESSURE_HIGH = 2, /* 90 %: allowed sessions only */
+	MS_PRESSURE_FULL = 3, /* 98 %: allowed packets pass without a session */
+};
+
+enum ms_event_kind {
+	MS_EVENT_VERDICT = 1,
+	MS_EVENT_END = 2,
+	MS_EVENT_DROP = 3, /* a packet that belongs to no session */
+};
+
+enum ms_op {
+	MS_OP_NOW = 1,	     /* clocks only */
+	MS_OP_JUDGE = 2,     /* walk the policy with `possible`, stamp the session */
+	MS_OP_VERDICT = 3,   /* store `verdict` */
+	MS_OP_DELETE = 4,    /* if not used since `last_jiffies` */
+	MS_OP_WALK = 5,	     /* walk the policy for `key`, touch nothing */
+	MS_OP_DISCARD = 6,   /* `count` held frames of direction `direction` will not come back */
+	MS_OP_HEARTBEAT = 7, /* the inspector lives */
+};
+
+enum ms_status {
+	MS_STATUS_OK = 0,
+	MS_STATUS_NO_SESSION = 1,
+	MS_STATUS_STALE_ID = 2,
+	MS_STATUS_STALE_REVISION = 3,
+	MS_STATUS_USED = 4, /* a packet came since last_jiffies */
+	MS_STATUS_BAD_OP = 5,
+	MS_STATUS_NO_POLICY = 6,
+};
+
+/* One 64-bit word, stored once and so never seen half-written:
+ * bits 0-3 verdict, 4-5 scope, 6 monitor, 7 reset, 8-15 reason,
+ * 16-39 rule (0 = default, else 1 + index in the revision's rules), 40-63 revision. */
+enum ms_word {
+	MS_WORD_SCOPE = 4,
+	MS_WORD_MONITOR = 6,
+	MS_WORD_RESET = 7,
+	MS_WORD_REASON = 8,
+	MS_WORD_RULE = 16,
+	MS_WORD_REVISION = 40,
+};
+
+enum ms_limit {
+	MS_POLICY_WORDS = 64,	    /* 64 x 64 = 4,096 rules */
+	MS_POLICY_CANDIDATES = 256, /* rules of one port that depend on the protocol */
+	MS_APPLY_BATCH = 30,	    /* commands in one apply call */
+	MS_APPLY_OFFSET = 16,	    /* commands start behind a dummy link header */
+	MS_SCAN_BYTES = 1024,	    /* of a first payload that the kernel looks at */
+	MS_FAILSAFE_PORTS = 16,
+	MS_DRAIN_PACKETS = 256,
+};
+
+/* Slots of the prog array. */
+enum ms_prog {
+	MS_PROG_INGRESS = 0, /* again, with the headers pulled into the linear part */
+	MS_PROG_EGRESS = 1,
+	MS_PROG_JUDGE = 2,
+	MS_PROG_IDENTIFY = 3,
+	MS_PROG_RESET = 4,
+	MS_PROG_MAX = 8,
+};
+
+/* Both directions of a flow have one key: the lower (address, port) is `a`.
+ * IPv4 addresses are mapped (::ffff:0:0/96). ICMP echo: both ports are the id. */
+struct ms_key {
+	__u8 addr_a[16];
+	__u8 addr_b[16];
+	__u16 port_a; /* network order */
+	__u16 port_b;
+	__u8 l4; /* IP protocol number */
+	__u8 zone;
+	__u16 pad;
+};
+
+struct ms_session {
+	__u64 verdict; /* enum ms_word */
+	__u64 id;
+	__u64 packets[2]; /* enum ms_direction */
+	__u64 bytes[2];	  /* IP bytes */
+	__u64 first_ns;	  /* CLOCK_MONOTONIC */
+	__u64 last_jiffies;
+	__u64 drain_jiffies; /* when the hand-over began */
+	__u32 held[2];	     /* frames that went to the inspector */
+	__u32 released[2];   /* and came back, or were discarded by it */
+	__u32 isn[2];	     /* host order */
+	__u32 ack[2];	     /* highest acknowledgment that the direction's sender sent */
+	__u32 ifindex[2];    /* where frames of the direction are held */
+	__u32 ident_end;     /* sequence number behind the identified bytes */
+	__u32 flags;
+	__u32 rule_hash; /* of the rule that judged */
+	__u16 vlan[2];	 /* outer, inner tag of the first packet, 0 = none */
+	__u8 tcp[2];	 /* enum ms_tcp */
+	__u8 protocol;	 /* enum ms_protocol */
+	__u8 first_protocol;
+	__u8 timeout;	  /* enum ms_timeout */
+	__u8 provisional; /* 1 + direction identified and not acknowledged yet */
+	__u8 logged;	  /* a verdict record was written: write `end` too */
+	__u8 told;	  /* bit 0: far side of a denied flow was reset; bit 1 + direction: held at egress */
+};
+
+/* Value of the rules map. */
+struct ms_rule {
+	__u32 apps; /* mask of 1 << ms_protocol, all ones = any */
+	__u32 hash;
+	__u8 action;
+	__u8 flags;
+	__u16 pad;
+};
+
+/* A set of rules, one bit each in priority order; bit n of `summary` says that
+ * words[n] is not empty. */
+struct ms_rule_set {
+	__u64 summary;
+	__u64 words[MS_POLICY_WORDS];
+};
+
+/* Key of the address trie: side 0 source, 1 destination. */
+struct ms_prefix {
+	__u32 prefixlen; /* 32 + length of the mapped prefix */
+	__u32 side;
+	__u8 addr[16];
+};
+
+struct ms_config {
+	__u32 revision; /* its lowest bit selects the policy slot; 0 = none */
+	__u32 tap_ifindex;
+	__u32 mark_mask;
+	__u32 mark_judged;
+	__u64 timeouts[MS_TIMEOUT_MAX]; /* jiffies */
+	__u64 inspector_timeout;	/* jiffies without a heartbeat until it counts as gone */
+	__u64 drain_timeout;
+	__u64 capacity;			   /* of the session table */
+	__u8 exceptions[16];		   /* enum ms_action by enum ms_exception */
+	__u16 failsafe[MS_FAILSAFE_PORTS]; /* TCP, host order, 0 = none */
+	__u32 default_flags;		   /* enum ms_rule_flag of the default rule */
+	__u8 default_action;
+	__u8 pressure; /* enum ms_pressure, measured by the daemon */
+	__u8 pad[2];
+};
+
+/* Key and value of the fragments map: later fragments follow their first. */
+struct ms_fragment_key {
+	__u8 src[16];
+	__u8 dst[16];
+	__u32 id;
+	__u32 l4;
+};
+
+struct ms_fragment {
+	__u64 jiffies;
+	__u32 first_end; /* payload bytes of the first fragment */
+	__u32 allowed;
+};
+
+/* One record of the `events` ring buffer. */
+struct ms_event {
+	__u64 ns; /* CLOCK_MONOTONIC */
+	struct ms_key key;
+	struct ms_session session;
+	__u8 kind;
+	__u8 end;
+	__u8 reason;
+	__u8 pad[5];
+};
+
+/* One command to the `apply` program; it answers in place. */
+struct ms_command {
+	__u32 op;
+	__u32 status;
+	struct ms_key key;
+	__u64 id;	    /* session id the command is meant for */
+	__u64 verdict;	    /* in: word to store; out: the session's word */
+	__u64 last_jiffies; /* in: DELETE's expectation; out: now */
+	__u64 ns;	    /* out: CLOCK_MONOTONIC */
+	__u32 revision;	    /* in: revision judged under; out: current */
+	__u32 possible;	    /* protocols it may still be, mask */
+	__u8 protocol;	    /* VERDICT: protocol to store, 0 = keep */
+	__u8 first_protocol;
+	__u8 direction;
+	__u8 end; /* DELETE: enum ms_end */
+	__u32 count;
+	__u32 rule_flags; /* out: flags of the rule that judged */
+	__u32 pad;
+};
+
+#define MS_ASSERT(name, test) _Static_assert(test, name)
+MS_ASSERT("key is 40 bytes", sizeof(struct ms_key) == 40);
+MS_ASSERT("value fits a 256-byte element", sizeof(struct ms_session) <= 144);
+MS_ASSERT("commands fit one page", MS_APPLY_OFFSET + MS_APPLY_BATCH * sizeof(struct ms_command) <= 3520);
+
+#endif

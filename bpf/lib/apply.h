@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Commands of the daemons, as the packet data of a BPF_PROG_TEST_RUN. A session
+ * is only ever written by BPF programs, so no counter update is lost, and a
+ * command that was meant for another session or an older policy is refused.
+ */
+#ifndef MS_APPLY_H
+#define MS_APPLY_H
+
+MS_INLINE void apply_verdict(struct ms_command *c, struct ms_session *s, __u64 now)
+{
+	__u64 word = c->verdict;
+
+	if (c->protocol)
+		s->protocol = c->protocol;
+	if (c->first_protocol)
+		s->first_protocol = c->first_protocol;
+	s->logged = 1;
+	s->provisional = 0;
+	if (word_verdict(word) == MS_VERDICT_ALLOW) {
+		count(MS_STAT_OFFLOADED);
+		/* Frames are still on their way through the tap: hand over in order. */
+		if (s->held[0] != s->released[0] || s->held[1] != s->released[1]) {
+			s->drain_jiffies = now;
+			word = word_with_verdict(word, MS_VERDICT_DRAIN);
+		}
+	}
+	s->verdict = word;
+}
+
+MS_INLINE void apply_one(struct ms_command *c, struct ms_config *cfg, __u64 now)
+{
+	struct ms_key key = c->key;
+	struct ms_session *s;
+
+	c->status = MS_STATUS_OK;
+	if (c->op == MS_OP_HEARTBEAT) {
+		__u64 *beat = heartbeat_get();
+		if (beat)
+			*beat = now;
+		c->last_jiffies = now;
+		return;
+	}
+	if (c->op == MS_OP_NOW) {
+		c->ns = bpf_ktime_get_ns();
+		c->last_jiffies = now;
+		c->revision = cfg->revision;
+		return;
+	}
+	s = sessions_lookup(&key);
+	if (!s) {
+		c->status = MS_STATUS_NO_SESSION;
+		return;
+	}
+	if (s->id != c->id) {
+		c->status = MS_STATUS_STALE_ID;
+		return;
+	}
+	if (c->op == MS_OP_VERDICT) {
+		if (c->revision != cfg->revision || c->revision != word_revision(s->verdict)) {
+			c->revision = cfg->revision;
+			c->status = MS_STATUS_STALE_REVISION;
+			return;
+		}
+		apply_verdict(c, s, now);
+	} else if (c->op == MS_OP_DISCARD) {
+		__sync_fetch_and_add(&s->released[c->direction & 1], c->count);
+	} else if (c->op == MS_OP_DELETE) {
+		if (s->last_jiffies != c->last_jiffies) {
+			c->status = MS_STATUS_USED;
+			return;
+		}
+		emit_end(&key, s, c->end);
+		if (!sessions_delete(&key))
+			count(MS_STAT_DELETES);
+	} else {
+		c->status = MS_STATUS_BAD_OP;
+	}
+}
+
+/* JUDGE stamps the session with the walk's result; WALK only answers. `key` holds, for WALK,
+ * source in `a` and destination in `b`. */
+MS_INLINE void apply_walk(struct ms_command *c, struct ms_config *cfg, struct ms_walk_state *state)
+{
+	struct ms_walk walk;
+	struct ms_key key = c->key;
+	struct ms_session *s = 0;
+	int server_is_a = 0;
+
+	c->status = MS_STATUS_OK;
+	if (c->op == MS_OP_JUDGE) {
+		s = sessions_lookup(&key);
+		if (!s) {
+			c->status = MS_STATUS_NO_SESSION;
+			return;
+		}
+		if (s->id != c->id) {
+			c->status = MS_STATUS_STALE_ID;
+			return;
+		}
+		server_is_a = s->flags & MS_SESSION_SERVER_IS_A;
+	} else if (c->op != MS_OP_WALK) {
+		c->status = MS_STATUS_BAD_OP;
+		return;
+	}
+	__u32 possible = c->possible ? c->possible : all_protocols(key.l4);
+	if (policy_walk(cfg, server_is_a ? key.addr_b : key.addr_a, server_is_a ? key.addr_a : key.addr_b, key.l4,
+			ms_be16(server_is_a ? key.port_a : key.port_b), possible, state, &walk)) {
+		c->status = MS_STATUS_NO_POLICY;
+		return;
+	}
+	c->verdict = walk.word;
+	c->revision = cfg->revision;
+	c->rule_flags = walk.flags;
+	if (!s)
+		return;
+	/* The flow stays with the inspector until it says otherwise; only rule and revision are stamped. */
+	__u64 keep = (1ULL << MS_WORD_RULE) - 1;
+	s->verdict = (s->verdict & keep) | (walk.word & ~keep);
+	s->rule_hash = walk.hash;
+}
+
+#endif

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* Ground the other headers stand on: inlining, byte order, return codes. */
+#ifndef MS_BASE_H
+#define MS_BASE_H
+
+/* bcc has no BPF-to-BPF calls: every function is inlined into its program. */
+#define MS_INLINE static inline __attribute__((always_inline))
+
+#define MS_PASS (-1) /* TC_ACT_UNSPEC: other filters of the chain still run */
+#define MS_DROP 2    /* TC_ACT_SHOT */
+
+/* Keeps clang from undoing a bound that the verifier needs to see. */
+#define ms_opaque(x) asm volatile("" : "+r"(x))
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define ms_be16(x) __builtin_bswap16(x)
+#define ms_be32(x) __builtin_bswap32(x)
+#define ms_be64(x) __builtin_bswap64(x)
+#else
+#define ms_be16(x) (x)
+#define ms_be32(x) (x)
+#define ms_be64(x) (x)
+#endif
+
+/* cb[1], why a program was called */
+#define MS_JUDGED 1   /* the frame comes back from the inspector */
+#define MS_REVERSED 2 /* judge once more with the sender as the server */
+
+enum ms_hook {
+	MS_INGRESS = 0,
+	MS_EGRESS = 1,
+};
+
+/* Parts of the verdict word. */
+MS_INLINE __u32 word_verdict(__u64 word)
+{
+	return word & 0xf;
+}
+
+MS_INLINE __u32 word_revision(__u64 word)
+{
+	return word >> MS_WORD_REVISION;
+}
+
+MS_INLINE __u32 word_rule(__u64 word)
+{
+	return (word >> MS_WORD_RULE) & 0xffffff;
+}
+
+MS_INLINE __u32 word_reason(__u64 word)
+{
+	return (word >> MS_WORD_REASON) & 0xff;
+}
+
+MS_INLINE __u64 word_with_verdict(__u64 word, __u64 verdict)
+{
+	return (word & ~0xfULL) | verdict;
+}
+
+MS_INLINE __u64 word_with_reason(__u64 word, __u64 reason)
+{
+	return (word & ~(0xffULL << MS_WORD_REASON)) | (reason << MS_WORD_REASON);
+}
+
+#endif

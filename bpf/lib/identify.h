@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Identification of the first payload, by content and never by port. Each check
+ * answers match, no match or need more; a match means the whole unit of its
+ * grammar lies in this segment. parsers/identify.py holds the same checks.
+ *
+ * `b` holds the first `n` of `len` payload bytes; reads behind `n` stay inside
+ * the scratch buffer and are guarded by `n` where they decide anything.
+ */
+#ifndef MS_IDENTIFY_H
+#define MS_IDENTIFY_H
+
+enum ms_answer {
+	MS_NO_MATCH = 0,
+	MS_MATCH = 1,
+	MS_NEED_MORE = 2,
+};
+
+MS_INLINE __u32 be32_at(const __u8 *b)
+{
+	return ((__u32)b[0] << 24) | ((__u32)b[1] << 16) | ((__u32)b[2] << 8) | b[3];
+}
+
+MS_INLINE __u32 le32_at(const __u8 *b)
+{
+	return ((__u32)b[3] << 24) | ((__u32)b[2] << 16) | ((__u32)b[1] << 8) | b[0];
+}
+
+MS_INLINE int is_digit(__u8 c)
+{
+	return c >= '0' && c <= '9';
+}
+
+MS_INLINE int is_letter(__u8 c)
+{
+	return (__u8)((c | 0x20) - 'a') < 26;
+}
+
+/* RFC 9112 3: one of the methods in use, SP, target, SP, HTTP/1.x CRLF, and the head's end.
+ * CONNECT and Upgrade turn into something else: those are for the inspector. */
+MS_INLINE int is_http(struct ms_scratch *room, __u32 n)
+{
+	const __u8 *b = room->bytes;
+	__u32 m = be32_at(b);
+	int known = m == 0x47455420 /* GET_ */ || m == 0x48454144 /* HEAD */ || m == 0x504f5354 /* POST */ ||
+		    m == 0x50555420 /* PUT_ */ || m == 0x44454c45 /* DELE */ || m == 0x4f505449 /* OPTI */ ||
+		    m == 0x50415443 /* PATC */ || m == 0x54524143 /* TRAC */ || m == 0x434f4e4e /* CONN */;
+	if (n < 4)
+		return is_letter(b[0]) ? MS_NEED_MORE : MS_NO_MATCH;
+	if (!known)
+		return MS_NO_MATCH;
+	if (n < 18)
+		return MS_NEED_MORE;
+	if (m == 0x434f4e4e)
+		return MS_NEED_MORE;
+
+	/* The last eight bytes, as they are and folded to lower case. In memory, or each newline
+	 * seen would split the verifier's paths. */
+	room->window = 0;
+	room->folded = 0;
+	*(volatile __u32 *)&room->line = 0;
+#pragma nounroll
+	for (__u32 i = 0; i < MS_SCAN_BYTES; i++) {
+		if (i >= n)
+			break;
+		__u64 c = b[i], window = room->window;
+		room->window = (window << 8) | c;
+		room->folded = (room->folded << 8) | (c | 0x20);
+		if (c == '\n') {
+			if (*(volatile __u32 *)&room->line) {
+				if ((window & 0xffffff) == 0x0d0a0d)
+					return MS_MATCH;
+			} else if ((window & ~0x0100ULL) != 0x5454502f312e300dULL) {
+				return MS_NO_MATCH; /* the line does not end in "TTP/1.0\r" or "TTP/1.1\r" */
+			}
+			*(volatile __u32 *)&room->line = 1;
+		}
+		/* "\nupgrade": the newline folds to '*' */
+		if (*(volatile __u64 *)&room->folded == 0x2a75706772616465ULL)
+			return MS_NEED_MORE;
+	}
+	return MS_NEED_MORE;
+}
+
+/* RFC 8446 5.1, 4.1.2: a handshake record that begins with a ClientHello, whole. */
+MS_INLINE int is_tls(const __u8 *b, __u32 n, __u32 len)
+{
+	if (b[0] != 22)
+		return MS_NO_MATCH;
+	if (n < 2)
+		return MS_NEED_MORE;
+	if (b[1] != 3)
+		return MS_NO_MATCH;
+	if (n < 44)
+		return n < 11 || (b[2] <= 4 && b[5] == 1) ? MS_NEED_MORE : MS_NO_MATCH;
+	__u32 record = ((__u32)b[3] << 8) | b[4];
+	__u32 hello = ((__u32)b[6] << 16) | ((__u32)b[7] << 8) | b[8];
+	if (b[2] > 4 || b[5] != 1 || record < 40 || record > 16384 || b[9] != 3 || b[10] > 4 || b[43] > 32)
+		return MS_NO_MATCH;
+	if (hello < 38 || hello > 65536)
+		return MS_NO_MATCH;
+	return hello + 4 <= record && record + 5 <= len ? MS_MATCH : MS_NEED_MORE;
+}
+
+/* RFC 4253 4.2: "SSH-protoversion-" to the end of its line, from either side. */
+MS_INLINE int is_ssh(const __u8 *b, __u32 n)
+{
+	if (n < 4)
+		return b[0] == 'S' && (n < 2 || b[1] == 'S') && (n < 3 || b[2] == 'H') ? MS_NEED_MORE : MS_NO_MATCH;
+	if (be32_at(b) != 0x5353482d)
+		return MS_NO_MATCH;
+	if (n < 9)
+		return MS_NEED_MORE;
+	if (!((b[4] == '2' && b[5] == '.' && b[6] == '0' && b[7] == '-') ||
+	      (b[4] == '1' && b[5] == '.' && is_digit(b[6]))))
+		return MS_NO_MATCH;
+	for (__u32 i = 8; i < 255; i++) {
+		if (i >= n)
+			return MS_NEED_MORE;
+		if (b[i] == '\n')
+			return MS_MATCH;
+	}
+	return MS_NO_MATCH;
+}
+
+/* RFC 1035 4.1: a query, one question whose name ends inside, nothing behind it but EDNS. */
+MS_INLINE int is_dns(const __u8 *b, __u32 n)
+{
+	if (n < 12)
+		return MS_NEED_MORE;
+	__u32 additional = ((__u32)b[10] << 8) | b[11];
+	/* QR 0, opcode query, notify or update, Z 0, response code 0 */
+	if ((b[2] & 0x80) || (b[3] & 0x4f))
+		return MS_NO_MATCH;
+	__u8 opcode = (b[2] >> 3) & 15;
+	if (opcode != 0 && opcode != 4)
+		return MS_NO_MATCH;
+	if (b[4] || b[5] != 1 || b[6] || b[7] || b[8] || b[9] || additional > 2)
+		return MS_NO_MATCH;
+	__u32 i = 12;
+	for (int label = 0; label < 64; label++) {
+		if (i >= n)
+			return MS_NEED_MORE;
+		if (i > 12 + 255)
+			return MS_NO_MATCH;
+		ms_opaque(i);
+		i &= 511;
+		__u8 size = b[i];
+		if (size > 63)
+			return MS_NO_MATCH;
+		i += 1 + size;
+		if (size == 0) {
+			if (i + 4 > n)
+				return MS_NEED_MORE;
+			if (i > 12 + 256)
+				return MS_NO_MATCH;
+			ms_opaque(i);
+			i &= 511;
+			__u32 class = ((__u32)b[i + 2] << 8) | b[i + 3];
+			if (class != 1 && class != 3 && class != 4 && class != 254 && class != 255)
+				return MS_NO_MATCH;
+			if (!additional)
+				return i + 4 == n ? MS_MATCH : MS_NO_MATCH;
+			/* OPT or TSIG: root or another name, at least eleven bytes */
+			return i + 4 + 11 <= n ? MS_MATCH : MS_NO_MATCH;
+		}
+	}
+	return MS_NEED_MORE;
+}
+
+/* MySQL protocol 10: the server's greeting, one whole packet with sequence 0. */
+MS_INLINE int is_mysql(const __u8 *b, __u32 n, __u32 len)
+{
+	__u32 size = ((__u32)b[2] << 16) | ((__u32)b[1] << 8) | b[0];
+	if (n < 5)
+		return (n < 3 || b[2] == 0) && (n < 4 || b[3] == 0) ? MS_NEED_MORE : MS_NO_MATCH;
+	if (b[3] != 0 || b[4] != 10 || size < 32 || size > 1024)
+		return MS_NO_MATCH;
+	if (n < 8)
+		return MS_NEED_MORE;
+	if (!is_digit(b[5]) || (b[6] != '.' && !is_digit(b[6])))
+		return MS_NO_MATCH;
+	for (__u32 i = 7; i < 72; i++) {
+		if (i >= n)
+			return MS_NEED_MORE;
+		if (b[i] == 0)
+			return size + 4 == len ? MS_MATCH : size + 4 > len ? MS_NEED_MORE : MS_NO_MATCH;
+		if (b[i] < 0x20 || b[i] > 0x7e)
+			return MS_NO_MATCH;
+	}
+	return MS_NO_MATCH;
+}
+
+/* PostgreSQL 3.x: startup message with a `user`, or one of the three requests before it. */
+MS_INLINE int is_postgres(const __u8 *b, __u32 n, __u32 len)
+{
+	if (b[0] != 0)
+		return MS_NO_MATCH;
+	if (n < 8)
+		return (n < 2 || b[1] == 0) ? MS_NEED_MORE : MS_NO_MATCH;
+	__u32 size = be32_at(b), code = be32_at(b + 4);
+	if (code == 80877103 || code == 80877104)
+		return size == 8 ? (len == 8 ? MS_MATCH : MS_NEED_MORE) : MS_NO_MATCH;
+	if (code == 80877102)
+		return size == 16 ? (len == 16 ? MS_MATCH : MS_NEED_MORE) : MS_NO_MATCH;
+	if ((code >> 16) != 3 || (code & 0xffff) > 2 || size < 14 || size > 10000)
+		return MS_NO_MATCH;
+	if (n < 13)
+		return MS_NEED_MORE;
+	if (!is_letter(b[8]) && b[8] != '_')
+		return MS_NO_MATCH;
+	return size == len ? MS_MATCH : size > len ? MS_NEED_MORE : MS_NO_MATCH;
+}
+
+/* RESP: an array whose first element is a command word, whole. */
+MS_INLINE int is_redis(const __u8 *b, __u32 n)
+{
+	if (b[0] != '*')
+		return MS_NO_MATCH;
+	__u32 i = 1, size = 0, digits = 0;
+	for (int k = 0; k < 7; k++) {
+		if (i >= n)
+			return MS_NEED_MORE;
+		if (!is_digit(b[i]))
+			break;
+		i++;
+		digits++;
+	}
+	if (!digits || digits > 6 || b[1] == '0')
+		return MS_NO_MATCH;
+	if (i + 4 > n)
+		return MS_NEED_MORE;
+	if (b[i] != '\r' || b[i + 1] != '\n' || b[i + 2] != '$' || !is_digit(b[i + 3]))
+		return MS_NO_MATCH;
+	size = b[i + 3] - '0';
+	i += 4;
+	if (i < n && is_digit(b[i])) {
+		size = size * 10 + (b[i] - '0');
+		i++;
+	}
+	if (size == 0 || size > 32)
+		return MS_NO_MATCH;
+	if (i + 2 + size + 2 > n)
+		return MS_NEED_MORE;
+	if (b[i] != '\r' || b[i + 1] != '\n' || !is_letter(b[i + 2]))
+		return MS_NO_MATCH;
+	i += 2 + size;
+	return b[i] == '\r' && b[i + 1] == '\n' ? MS_MATCH : MS_NO_MATCH;
+}
+
+/* MongoDB: OP_MSG (2013) with one body section or OP_QUERY (2004), whole, BSON length plausible. */
+MS_INLINE int is_mongodb(const __u8 *b, __u32 n, __u32 len)
+{
+	if (n < 26)
+		return n >= 16 && le32_at(b + 12) != 2013 && le32_at(b + 12) != 2004 ? MS_NO_MATCH
+		       : n >= 4 && (b[3] != 0)					     ? MS_NO_MATCH
+										     : MS_NEED_MORE;
+	__u32 size = le32_at(b), opcode = le32_at(b + 12);
+	if (size < 26 || size > 48000000 || le32_at(b + 8) != 0)
+		return MS_NO_MATCH;
+	if (opcode == 2013) {
+		__u32 body = le32_at(b + 21);
+		if ((le32_at(b + 16) & ~0x10003) || b[20] != 0 || body < 5 || body > size - 21)
+			return MS_NO_MATCH;
+	} else if (opcode == 2004) {
+		if (le32_at(b + 16) & ~0xfe || !is_letter(b[20]))
+			return MS_NO_MATCH;
+	} else {
+		return MS_NO_MATCH;
+	}
+	return size == len ? MS_MATCH : size > len ? MS_NEED_MORE : MS_NO_MATCH;
+}
+
+/* Answers go to memory, where the verifier does not follow their combinations. */
+MS_INLINE void note_answer(struct ms_scratch *room, int answer, __u32 protocol)
+{
+	if (answer == MS_MATCH)
+		room->matches |= 1 << protocol;
+	else if (answer == MS_NEED_MORE)
+		room->open = 1;
+}
+
+/* The protocol of a flow's first payload in `room`, or MS_PROTOCOL_NONE: ask the inspector. */
+MS_INLINE __u32 identify(struct ms_scratch *room, __u32 n, __u32 len, __u8 l4, int dir)
+{
+	const __u8 *b = room->bytes;
+
+	/* Each check reads the length anew: what it learns of it is not carried into the next. */
+	room->n = n;
+#define MS_N (*(volatile __u32 *)&room->n)
+	room->matches = 0;
+	room->open = 0;
+	if (l4 == MS_IP_UDP) {
+		if (dir == MS_TO_SERVER && MS_N == len)
+			note_answer(room, is_dns(b, MS_N), MS_PROTOCOL_DNS);
+	} else {
+		if (dir == MS_TO_SERVER) {
+			note_answer(room, is_http(room, MS_N), MS_PROTOCOL_HTTP);
+			note_answer(room, is_tls(b, MS_N, len), MS_PROTOCOL_TLS);
+			note_answer(room, is_postgres(b, MS_N, len), MS_PROTOCOL_POSTGRES);
+			note_answer(room, is_redis(b, MS_N), MS_PROTOCOL_REDIS);
+			note_answer(room, is_mongodb(b, MS_N, len), MS_PROTOCOL_MONGODB);
+			n = MS_N;
+			if (n > 14 && n == len && (((__u32)b[0] << 8) | b[1]) + 2 == n)
+				note_answer(room, is_dns(b + 2, n - 2), MS_PROTOCOL_DNS);
+		} else {
+			note_answer(room, is_mysql(b, MS_N, len), MS_PROTOCOL_MYSQL);
+		}
+		note_answer(room, is_ssh(b, MS_N), MS_PROTOCOL_SSH);
+	}
+	__u32 matches = *(volatile __u32 *)&room->matches;
+#undef MS_N
+	/* Too short to tell, or two that fit: not for the kernel. */
+	if (!matches || (matches & (matches - 1)) || room->open)
+		return MS_PROTOCOL_NONE;
+	return lowest_bit(matches);
+}
+
+#endif

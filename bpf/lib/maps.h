@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Every map and its accessors. The one place that differs between bcc, which
+ * rewrites `map.lookup()`, and plain clang with libbpf's section macros, which
+ * lint and the ABI generator use.
+ *
+ *   sessions     flow key -> session, both directions in one entry
+ *   fragments    datagram id -> what became of its first fragment
+ *   config       [0] settings written by the fast-path daemon
+ *   stats        [0] per-CPU counters, drops by reason
+ *   heartbeat    [0] jiffies of the inspector's last sign of life
+ *   managed      ifindex -> 1 for every interface the gateway judges
+ *   events       ring buffer of verdicts and ends
+ *   progs        tail calls
+ *   scratch      per-CPU room for payload and new sessions
+ *   pol_*        two slots, selected by the revision's lowest bit
+ */
+#ifndef MS_MAPS_H
+#define MS_MAPS_H
+
+struct ms_counters {
+	__u64 stats[MS_STAT_MAX];
+	__u64 drops[MS_REASON_MAX + 1];
+};
+
+/* The policy walk's loop keeps its state in a map: what the verifier does not
+ * track cannot multiply its paths. */
+struct ms_walk_state {
+	__u64 word;
+	__u64 summary;
+	__u32 index;
+	__u32 hit;
+	__u32 open_rule;
+	__u32 open_actions;
+	__u32 possible;
+	__u32 one_protocol;
+	__u32 by_protocol;
+	__u32 pad;
+};
+
+/* Room for reads beyond the loaded bytes: no check looks further than 64 bytes
+ * behind a position it has bounded by MS_SCAN_BYTES. */
+struct ms_scratch {
+	struct ms_walk_state walk;
+	struct ms_packet packet;
+	__u32 matches;
+	__u32 open;
+	__u32 n;
+	__u32 line;
+	__u32 dir;
+	__u32 pad;
+	__u64 window;
+	__u64 folded;
+	struct ms_session session;
+	__u8 bytes[MS_SCAN_BYTES + 512];
+};
+
+/* Slots of the scratch map. Before kernel 6.11 a test run does not keep softirqs out. */
+#define MS_SCRATCH_PACKET 0
+#define MS_SCRATCH_COMMAND 1
+
+#define MS_BPF_F_NO_PREALLOC 1
+#define MS_BPF_F_INNER_MAP 0x1000
+
+#ifndef MS_PLAIN_CLANG
+
+BPF_F_TABLE(MS_SESSIONS_TYPE, struct ms_key, struct ms_session, sessions, MS_SESSIONS, MS_SESSIONS_FLAGS);
+BPF_TABLE("lru_hash", struct ms_fragment_key, struct ms_fragment, fragments, 8192);
+BPF_TABLE("array", __u32, struct ms_config, config, 1);
+BPF_TABLE("percpu_array", __u32, struct ms_counters, stats, 1);
+BPF_TABLE("percpu_array", __u32, struct ms_scratch, scratch, 2);
+BPF_TABLE("array", __u32, __u64, heartbeat, 1);
+BPF_TABLE("hash", __u32, __u32, managed, 1024);
+BPF_RINGBUF_OUTPUT(events, 1024);
+BPF_TABLE("prog", __u32, __u32, progs, MS_PROG_MAX);
+BPF_F_TABLE("lpm_trie", struct ms_prefix, __u32, pol_addr_t, 1, MS_BPF_F_NO_PREALLOC);
+BPF_F_TABLE("array", __u32, __u32, pol_port_t, 1, MS_BPF_F_INNER_MAP);
+BPF_F_TABLE("array", __u32, struct ms_rule_set, pol_set_t, 1, MS_BPF_F_INNER_MAP);
+BPF_F_TABLE("array", __u32, struct ms_rule, pol_rule_t, 1, MS_BPF_F_INNER_MAP);
+BPF_ARRAY_OF_MAPS(pol_addr, "pol_addr_t", 2);
+BPF_ARRAY_OF_MAPS(pol_port, "pol_port_t", 2);
+BPF_ARRAY_OF_MAPS(pol_set, "pol_set_t", 2);
+BPF_ARRAY_OF_MAPS(pol_rule, "pol_rule_t", 2);
+
+MS_INLINE struct ms_session *sessions_lookup(struct ms_key *key)
+{
+	return sessions.lookup(key);
+}
+
+MS_INLINE int sessions_insert(struct ms_key *key, struct ms_session *value)
+{
+	return sessions.insert(key, value);
+}
+
+MS_INLINE int sessions_delete(struct ms_key *key)
+{
+	return sessions.delete(key);
+}
+
+MS_INLINE struct ms_fragment *fragments_lookup(struct ms_fragment_key *key)
+{
+	return fragments.lookup(key);
+}
+
+MS_INLINE int fragments_update(struct ms_fragment_key *key, struct ms_fragment *value)
+{
+	return fragments.update(key, value);
+}
+
+MS_INLINE struct ms_config *config_get(void)
+{
+	__u32 zero = 0;
+	return config.lookup(&zero);
+}
+
+MS_INLINE struct ms_counters *stats_get(void)
+{
+	__u32 zero = 0;
+	return stats.lookup(&zero);
+}
+
+MS_INLINE struct ms_scratch *scratch_get(__u32 slot)
+{
+	return scratch.lookup(&slot);
+}
+
+MS_INLINE __u64 *heartbeat_get(void)
+{
+	__u32 zero = 0;
+	return heartbeat.lookup(&zero);
+}
+
+MS_INLINE __u32 *managed_lookup(__u32 *ifindex)
+{
+	return managed.lookup(ifindex);
+}
+
+MS_INLINE struct ms_event *events_reserve(void)
+{
+	return events.ringbuf_reserve(sizeof(struct ms_event));
+}
+
+MS_INLINE void events_submit(struct ms_event *event)
+{
+	events.ringbuf_submit(event, 0);
+}
+
+MS_INLINE void progs_call(struct __sk_buff *skb, int slot)
+{
+	progs.call(skb, slot);
+}
+
+MS_INLINE void *pol_addr_slot(int slot)
+{
+	return pol_addr.lookup(&slot);
+}
+
+MS_INLINE void *pol_port_slot(int slot)
+{
+	return pol_port.lookup(&slot);
+}
+
+MS_INLINE void *pol_set_slot(int slot)
+{
+	return pol_set.lookup(&slot);
+}
+
+MS_INLINE void *pol_rule_slot(int slot)
+{
+	return pol_rule.lookup(&slot);
+}
+
+#else /* plain clang: the same maps with libbpf's macros */
+
+#define MS_MAP(kind, k, v, name, entries, bits)                                                                        \
+	struct {                                                                                                       \
+		__uint(type, kind);                                                                                    \
+		__type(key, k);                                                                                        \
+		__type(value, v);                                                                                      \
+		__uint(max_entries, entries);                                                                          \
+		__uint(map_flags, bits);                                                                               \
+	} name SEC(".maps")
+
+#define MS_SLOTS(name, inner)                                                                                          \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);                                                              \
+		__uint(max_entries, 2);                                                                                \
+		__type(key, __u32);                                                                                    \
+		__type(value, __u32);                                                                                  \
+	} name SEC(".maps")
+
+MS_MAP(BPF_MAP_TYPE_LRU_HASH, struct ms_key, struct ms_session, sessions, 65536, 0);
+MS_MAP(BPF_MAP_TYPE_LRU_HASH, struct ms_fragment_key, struct ms_fragment, fragments, 8192, 0);
+MS_MAP(BPF_MAP_TYPE_ARRAY, __u32, struct ms_config, config, 1, 0);
+MS_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct ms_counters, stats, 1, 0);
+MS_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct ms_scratch, scratch, 2, 0);
+MS_MAP(BPF_MAP_TYPE_ARRAY, __u32, __u64, heartbeat, 1, 0);
+MS_MAP(BPF_MAP_TYPE_HASH, __u32, __u32, managed, 1024, 0);
+MS_MAP(BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, progs, MS_PROG_MAX, 0);
+MS_SLOTS(pol_addr, pol_addr_t);
+MS_SLOTS(pol_port, pol_port_t);
+MS_SLOTS(pol_set, pol_set_t);
+MS_SLOTS(pol_rule, pol_rule_t);
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1024 * 4096);
+} events SEC(".maps");
+
+MS_INLINE struct ms_session *sessions_lookup(struct ms_key *key)
+{
+	return bpf_map_lookup_elem(&sessions, key);
+}
+
+MS_INLINE int sessions_insert(struct ms_key *key, struct ms_session *value)
+{
+	return bpf_map_update_elem(&sessions, key, value, BPF_NOEXIST);
+}
+
+MS_INLINE int sessions_delete(struct ms_key *key)
+{
+	return bpf_map_delete_elem(&sessions, key);
+}
+
+MS_INLINE struct ms_fragment *fragments_lookup(struct ms_fragment_key *key)
+{
+	return bpf_map_lookup_elem(&fragments, key);
+}
+
+MS_INLINE int fragments_update(struct ms_fragment_key *key, struct ms_fragment *value)
+{
+	return bpf_map_update_elem(&fragments, key, value, BPF_ANY);
+}
+
+MS_INLINE struct ms_config *config_get(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+MS_INLINE struct ms_counters *stats_get(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&stats, &zero);
+}
+
+MS_INLINE struct ms_scratch *scratch_get(__u32 slot)
+{
+	return bpf_map_lookup_elem(&scratch, &slot);
+}
+
+MS_INLINE __u64 *heartbeat_get(void)
+{
+	__u32 zero = 0;
+	return bpf_map_lookup_elem(&heartbeat, &zero);
+}
+
+MS_INLINE __u32 *managed_lookup(__u32 *ifindex)
+{
+	return bpf_map_lookup_elem(&managed, ifindex);
+}
+
+MS_INLINE struct ms_event *events_reserve(void)
+{
+	return bpf_ringbuf_reserve(&events, sizeof(struct ms_event), 0);
+}
+
+MS_INLINE void events_submit(struct ms_event *event)
+{
+	bpf_ringbuf_submit(event, 0);
+}
+
+MS_INLINE void progs_call(struct __sk_buff *skb, int slot)
+{
+	bpf_tail_call(skb, &progs, slot);
+}
+
+MS_INLINE void *pol_addr_slot(int slot)
+{
+	return bpf_map_lookup_elem(&pol_addr, &slot);
+}
+
+MS_INLINE void *pol_port_slot(int slot)
+{
+	return bpf_map_lookup_elem(&pol_port, &slot);
+}
+
+MS_INLINE void *pol_set_slot(int slot)
+{
+	return bpf_map_lookup_elem(&pol_set, &slot);
+}
+
+MS_INLINE void *pol_rule_slot(int slot)
+{
+	return bpf_map_lookup_elem(&pol_rule, &slot);
+}
+
+#endif
+
+#endif

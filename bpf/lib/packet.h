@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * Headers of one frame: Ethernet, up to two in-band VLAN tags besides the
+ * offloaded one, IPv4 with options, IPv6 with up to eight extension headers,
+ * TCP, UDP, ICMP. parse() answers 0 or the reason why the packet is dropped;
+ * MS_REASON_TRUNCATED may only mean that headers lie outside the linear part.
+ */
+#ifndef MS_PACKET_H
+#define MS_PACKET_H
+
+enum ms_kind {
+	MS_KIND_SESSION = 0,
+	MS_KIND_NEIGHBOUR = 1,	       /* ARP, ND, MLD, link control */
+	MS_KIND_ICMP_ERROR = 2,	       /* key is that of the quoted packet */
+	MS_KIND_FRAGMENT = 3,	       /* later fragment: no ports */
+	MS_KIND_NEIGHBOUR_UNICAST = 4, /* ND to a unicast address: only for the gateway itself */
+};
+
+struct ms_packet {
+	struct ms_key key;
+	__u16 l3; /* offsets from the frame's start */
+	__u16 l4_off;
+	__u16 payload;
+	__u16 sport; /* network order */
+	__u16 dport;
+	__u16 vlan[2];
+	__u8 src_is_a;
+	__u8 l4;
+	__u32 ip_len;
+	__u32 payload_len;
+	__u32 seq;
+	__u32 ack;
+	__u32 frag_id;
+	__u32 frag_off; /* bytes */
+	__u8 tcp_flags;
+	__u8 version; /* 4 or 6 */
+	__u8 first_fragment;
+	__u8 kind;
+	__u8 icmp_type;
+	__u8 hop_limit;
+	__u8 pad[2];
+};
+
+#define MS_TCP_FIN_BIT 1
+#define MS_TCP_SYN_BIT 2
+#define MS_TCP_RST_BIT 4
+#define MS_TCP_ACK_BIT 16
+
+#define MS_ETH_IP 0x0800
+#define MS_ETH_ARP 0x0806
+#define MS_ETH_VLAN 0x8100
+#define MS_ETH_QINQ 0x88a8
+#define MS_ETH_IPV6 0x86dd
+#define MS_ETH_SLOW 0x8809  /* LACP */
+#define MS_ETH_EAPOL 0x888e /* 802.1X */
+#define MS_ETH_LLDP 0x88cc
+
+#define MS_IP_ICMP 1
+#define MS_IP_TCP 6
+#define MS_IP_UDP 17
+#define MS_IP_ICMPV6 58
+
+#define MS_MAX_EXT_HEADERS 8
+
+struct ms_icmp {
+	__u8 type;
+	__u8 code;
+	__be16 check;
+	__be16 id; /* echo */
+	__be16 sequence;
+};
+
+struct ms_vlan_tag {
+	__be16 tci;
+	__be16 type;
+};
+
+/* The lower (address, port) is `a`, compared as bytes; 1 if the source is `a`. */
+MS_INLINE int source_is_lower(const __u8 *src, const __u8 *dst, __u16 sport, __u16 dport)
+{
+	const __u64 *s = (const __u64 *)src;
+	const __u64 *d = (const __u64 *)dst;
+
+	if (s[0] != d[0])
+		return ms_be64(s[0]) < ms_be64(d[0]);
+	if (s[1] != d[1])
+		return ms_be64(s[1]) < ms_be64(d[1]);
+	return ms_be16(sport) <= ms_be16(dport);
+}
+
+/* Fill the key from 16-byte addresses. */
+MS_INLINE int make_key(struct ms_key *key, const __u8 *src, const __u8 *dst, __u16 sport, __u16 dport, __u8 l4)
+{
+	int lower = source_is_lower(src, dst, sport, dport);
+	const __u64 *a = (const __u64 *)(lower ? src : dst);
+	const __u64 *b = (const __u64 *)(lower ? dst : src);
+
+	((__u64 *)key->addr_a)[0] = a[0];
+	((__u64 *)key->addr_a)[1] = a[1];
+	((__u64 *)key->addr_b)[0] = b[0];
+	((__u64 *)key->addr_b)[1] = b[1];
+	key->port_a = lower ? sport : dport;
+	key->port_b = lower ? dport : sport;
+	key->l4 = l4;
+	key->zone = 0;
+	key->pad = 0;
+	return lower;
+}
+
+struct ms_addresses {
+	__u8 src[16] __attribute__((aligned(8)));
+	__u8 dst[16] __attribute__((aligned(8)));
+};
+
+MS_INLINE void map_ipv4(__u8 *out, __u32 addr)
+{
+	((__u64 *)out)[0] = 0;
+	((__u32 *)out)[2] = ms_be32(0xffff);
+	((__u32 *)out)[3] = addr;
+}
+
+/* IPv4 loose and strict source routing let the sender pick hops past the policy (RFC 7126 4.3, 4.4). */
+MS_INLINE int source_routed(void *options, void *end, __u32 len)
+{
+	__u32 i = 0;
+#pragma unroll
+	for (int n = 0; n < 20; n++) {
+		if (i >= len || i > 39)
+			return 0;
+		__u8 *option = options + i;
+		if ((void *)(option + 2) > end)
+			return 0;
+		if (option[0] == 131 || option[0] == 137)
+			return 1;
+		if (option[0] == 0)
+			return 0;
+		i += option[0] == 1 ? 1 : (option[1] < 2 ? 40 : option[1]);
+	}
+	return 0;
+}
+
+MS_INLINE int icmp_is_error(__u8 l4, __u8 type)
+{
+	/* RFC 792 3, 4, 5, 11, 12; redirects are for hosts, never through a gateway. RFC 4443: 1 to 4. */
+	if (l4 == MS_IP_ICMP)
+		return type == 3 || type == 4 || type == 11 || type == 12;
+	return type >= 1 && type <= 4;
+}
+
+/* Ports of a quoted packet, of which only eight bytes need to be there (RFC 792). */
+MS_INLINE int parse_quote(struct ms_packet *p, void *data, void *end, __u32 off)
+{
+	struct ms_addresses addr;
+	__u16 ports[2] = {};
+	__u8 l4;
+
+	if (p->version == 4) {
+		struct iphdr *ip = data + off;
+		if ((void *)(ip + 1) > end)
+			return MS_REASON_TRUNCATED;
+		if (ip->version != 4 || ip->ihl < 5)
+			return MS_REASON_BAD_HEADER;
+		if (ms_be16(ip->frag_off) & 0x1fff)
+			return MS_REASON_ICMP_UNRELATED;
+		map_ipv4(addr.src, ip->saddr);
+		map_ipv4(addr.dst, ip->daddr);
+		l4 = ip->protocol;
+		off += ip->ihl * 4;
+	} else {
+		struct ipv6hdr *ip = data + off;
+		if ((void *)(ip + 1) > end)
+			return MS_REASON_TRUNCATED;
+		if (ip->version != 6)
+			return MS_REASON_BAD_HEADER;
+		__builtin_memcpy(addr.src, &ip->saddr, 16);
+		__builtin_memcpy(addr.dst, &ip->daddr, 16);
+		l4 = ip->nexthdr;
+		off += sizeof(*ip);
+	}
+	__u16 *quoted = data + off;
+	if (l4 == MS_IP_TCP || l4 == MS_IP_UDP) {
+		if ((void *)(quoted + 2) > end)
+			return MS_REASON_TRUNCATED;
+		ports[0] = quoted[0];
+		ports[1] = quoted[1];
+	} else if (l4 == MS_IP_ICMP || l4 == MS_IP_ICMPV6) {
+		if ((void *)(quoted + 4) > end)
+			return MS_REASON_TRUNCATED;
+		ports[0] = quoted[2];
+		ports[1] = quoted[2];
+	}
+	p->src_is_a = make_key(&p->key, addr.src, addr.dst, ports[0], ports[1], l4);
+	return 0;
+}
+
+MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct ms_addresses addr;
+	struct ethhdr *eth = data;
+	__u32 off = sizeof(*eth);
+	__u16 type;
+	__u8 l4;
+	int fragmented = 0;
+
+	__builtin_memset(p, 0, sizeof(*p));
+	if ((void *)(eth + 1) > end)
+		return MS_REASON_TRUNCATED;
+	type = ms_be16(eth->h_proto);
+	int tags = 0;
+	if (skb->vlan_present) {
+		p->vlan[0] = skb->vlan_tci & 0xfff;
+		tags = 1;
+	}
+#pragma unroll
+	for (int n = 0; n < 2; n++) {
+		if (type != MS_ETH_VLAN && type != MS_ETH_QINQ)
+			break;
+		struct ms_vlan_tag *tag = data + off;
+		if ((void *)(tag + 1) > end)
+			return MS_REASON_TRUNCATED;
+		if (tags == 0)
+			p->vlan[0] = ms_be16(tag->tci) & 0xfff;
+		else
+			p->vlan[1] = ms_be16(tag->tci) & 0xfff;
+		tags++;
+		type = ms_be16(tag->type);
+		off += sizeof(*tag);
+	}
+	p->l3 = off;
+
+	if (type == MS_ETH_IP) {
+		struct iphdr *ip = data + off;
+		if ((void *)(ip + 1) > end)
+			return MS_REASON_TRUNCATED;
+		if (ip->version != 4 || ip->ihl < 5)
+			return MS_REASON_BAD_HEADER;
+		__u32 header = ip->ihl * 4;
+		p->ip_len = ms_be16(ip->tot_len);
+		/* BIG TCP: the length field cannot hold it and is zero. */
+		if (p->ip_len == 0 && skb->gso_segs)
+			p->ip_len = skb->len - off;
+		if (p->ip_len < header)
+			return MS_REASON_BAD_HEADER;
+		if (p->ip_len > skb->len - off)
+			return MS_REASON_TRUNCATED;
+		if (header > sizeof(*ip) && source_routed(ip + 1, end, header - sizeof(*ip)))
+			return MS_REASON_SOURCE_ROUTE;
+		__u16 frag = ms_be16(ip->frag_off);
+		if (frag & 0x3fff) {
+			fragmented = 1;
+			p->frag_off = (frag & 0x1fff) * 8;
+			p->frag_id = ip->id;
+		}
+		map_ipv4(addr.src, ip->saddr);
+		map_ipv4(addr.dst, ip->daddr);
+		l4 = ip->protocol;
+		p->version = 4;
+		p->hop_limit = ip->ttl;
+		off += header;
+	} else if (type == MS_ETH_IPV6) {
+		struct ipv6hdr *ip = data + off;
+		if ((void *)(ip + 1) > end)
+			return MS_REASON_TRUNCATED;
+		if (ip->version != 6)
+			return MS_REASON_BAD_HEADER;
+		p->ip_len = sizeof(*ip) + ms_be16(ip->payload_len);
+		if (ip->payload_len == 0 && skb->gso_segs)
+			p->ip_len = skb->len - off;
+		if (p->ip_len > skb->len - off)
+			return MS_REASON_TRUNCATED;
+		__builtin_memcpy(addr.src, &ip->saddr, 16);
+		__builtin_memcpy(addr.dst, &ip->daddr, 16);
+		l4 = ip->nexthdr;
+		p->version = 6;
+		p->hop_limit = ip->hop_limit;
+		off += sizeof(*ip);
+		int known = 0;
+#pragma nounroll
+		for (int n = 0; n <= MS_MAX_EXT_HEADERS; n++) {
+			if (l4 != 0 && l4 != 43 && l4 != 44 && l4 != 51 && l4 != 60 && l4 != 135) {
+				known = 1;
+				break;
+			}
+			__u8 *ext = data + off;
+			if ((void *)(ext + 8) > end)
+				return MS_REASON_TRUNCATED;
+			if (l4 == 43 && ext[3]) /* routing header with segments left (RFC 8200 4.4) */
+				return MS_REASON_SOURCE_ROUTE;
+			if (l4 == 44) {
+				__u16 frag = ((__u16)ext[2] << 8) | ext[3];
+				if (frag & 0xfff9) { /* an atomic fragment is none (RFC 6946) */
+					fragmented = 1;
+					p->frag_off = frag & 0xfff8;
+					p->frag_id = *(__u32 *)(ext + 4);
+				}
+				off += 8;
+			} else if (l4 == 51) {
+				off += (ext[1] + 2) * 4;
+			} else {
+				off += (ext[1] + 1) * 8;
+			}
+			l4 = ext[0];
+			if (p->frag_off) {
+				known = 1;
+				break;
+			}
+		}
+		if (!known)
+			return MS_REASON_EXT_HEADERS;
+	} else if (type == MS_ETH_ARP || type == MS_ETH_LLDP || type == MS_ETH_EAPOL || type == MS_ETH_SLOW ||
+		   type < 0x600) {
+		/* Judged by nobody, forwarded by nobody: these end at the gateway. */
+		p->kind = MS_KIND_NEIGHBOUR;
+		return 0;
+	} else {
+		return MS_REASON_NOT_IP;
+	}
+
+	p->l4 = l4;
+	p->l4_off = off;
+	if (off - p->l3 > p->ip_len)
+		return MS_REASON_BAD_HEADER;
+	__u32 rest = p->ip_len - (off - p->l3);
+	p->payload = off;
+	p->payload_len = rest;
+	if (fragmented) {
+		if (p->frag_off) {
+			p->kind = MS_KIND_FRAGMENT;
+			/* The key of a later fragment has no ports; its map has its own. */
+			p->src_is_a = make_key(&p->key, addr.src, addr.dst, 0, 0, l4);
+			return 0;
+		}
+		p->first_fragment = 1;
+	}
+
+	if (l4 == MS_IP_TCP) {
+		struct tcphdr *tcp = data + off;
+		if (rest < sizeof(*tcp))
+			return fragmented ? MS_REASON_FRAGMENT : MS_REASON_BAD_HEADER;
+		if ((void *)(tcp + 1) > end)
+			return MS_REASON_TRUNCATED;
+		__u32 header = tcp->doff * 4;
+		if (header < sizeof(*tcp) || header > rest)
+			return fragmented ? MS_REASON_FRAGMENT : MS_REASON_BAD_HEADER;
+		p->sport = tcp->source;
+		p->dport = tcp->dest;
+		p->seq = ms_be32(tcp->seq);
+		p->ack = ms_be32(tcp->ack_seq);
+		p->tcp_flags = ((__u8 *)tcp)[13];
+		p->payload = off + header;
+		p->payload_len = rest - header;
+	} else if (l4 == MS_IP_UDP) {
+		struct udphdr *udp = data + off;
+		if (rest < sizeof(*udp))
+			return fragmented ? MS_REASON_FRAGMENT : MS_REASON_BAD_HEADER;
+		if ((void *)(udp + 1) > end)
+			return MS_REASON_TRUNCATED;
+		__u32 len = ms_be16(udp->len);
+		if (len < sizeof(*udp) || (len > rest && !fragmented && !skb->gso_segs))
+			return MS_REASON_BAD_HEADER;
+		p->sport = udp->source;
+		p->dport = udp->dest;
+		p->payload = off + sizeof(*udp);
+		p->payload_len = rest - sizeof(*udp);
+	} else if (l4 == MS_IP_ICMP || l4 == MS_IP_ICMPV6) {
+		struct ms_icmp *icmp = data + off;
+		if (rest < sizeof(*icmp))
+			return fragmented ? MS_REASON_FRAGMENT : MS_REASON_BAD_HEADER;
+		if ((void *)(icmp + 1) > end)
+			return MS_REASON_TRUNCATED;
+		if ((l4 == MS_IP_ICMP) != (p->version == 4))
+			return MS_REASON_BAD_HEADER;
+		p->icmp_type = icmp->type;
+		p->payload = off + sizeof(*icmp);
+		p->payload_len = rest - sizeof(*icmp);
+		if (icmp_is_error(l4, icmp->type)) {
+			p->kind = MS_KIND_ICMP_ERROR;
+			return parse_quote(p, data, end, off + sizeof(*icmp));
+		}
+		/* Neighbour discovery (RFC 4861) and MLD end at the link. To a unicast address beyond
+		 * it they would be forwarded, so the gateway only takes those meant for itself. */
+		if (l4 == MS_IP_ICMPV6 && ((icmp->type >= 133 && icmp->type <= 137 && p->hop_limit == 255) ||
+					   (icmp->type >= 130 && icmp->type <= 132) || icmp->type == 143)) {
+			__u32 first = ms_be32(((__u32 *)addr.dst)[0]);
+			p->kind = (first >> 24) == 0xff || (first >> 22) == 0x3fa ? MS_KIND_NEIGHBOUR
+										  : MS_KIND_NEIGHBOUR_UNICAST;
+		}
+		/* Echo and its reply are one flow, told apart by the identifier. */
+		if (l4 == MS_IP_ICMP ? (icmp->type == 8 || icmp->type == 0)
+				     : (icmp->type == 128 || icmp->type == 129)) {
+			p->sport = icmp->id;
+			p->dport = icmp->id;
+		}
+	}
+	p->src_is_a = make_key(&p->key, addr.src, addr.dst, p->sport, p->dport, l4);
+	return 0;
+}
+
+/* Address pointers out of the key, which outlives the packet's data. */
+MS_INLINE __u8 *packet_src(struct ms_packet *p)
+{
+	return p->src_is_a ? p->key.addr_a : p->key.addr_b;
+}
+
+MS_INLINE __u8 *packet_dst(struct ms_packet *p)
+{
+	return p->src_is_a ? p->key.addr_b : p->key.addr_a;
+}
+
+#endif

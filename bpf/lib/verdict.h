@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* What happens to a packet under its session's verdict. */
+#ifndef MS_VERDICT_H
+#define MS_VERDICT_H
+
+MS_INLINE int tail(struct __sk_buff *skb, int slot, int hook, __u32 judged)
+{
+	skb->cb[0] = hook;
+	skb->cb[1] = judged;
+	progs_call(skb, slot);
+	/* An empty slot: a half-done load. Fail closed. */
+	return drop(MS_REASON_NO_POLICY, 0);
+}
+
+MS_INLINE int inspector_alive(struct ms_config *cfg, __u64 now)
+{
+	__u64 *beat = heartbeat_get();
+	return beat && *beat && now - *beat <= cfg->inspector_timeout;
+}
+
+/* Redirect the frame to the inspector. */
+MS_INLINE int hold(struct __sk_buff *skb, struct ms_session *s, struct ms_config *cfg, int dir, int hook)
+{
+	/* Coming back it would count as meant for the gateway, whoever it was sent to. */
+	if (skb->pkt_type != 0 && hook == MS_INGRESS)
+		return drop(MS_REASON_TAP, 0);
+	if (s->ifindex[dir & 1] != skb->ifindex)
+		s->ifindex[dir & 1] = skb->ifindex;
+	if (hook == MS_EGRESS && !(s->told & (2 << dir)))
+		s->told |= 2 << dir;
+	__sync_fetch_and_add(&s->held[dir & 1], 1);
+	count(MS_STAT_HELD);
+	return bpf_redirect(cfg->tap_ifindex, 0);
+}
+
+MS_INLINE int deny(struct __sk_buff *skb, struct ms_packet *p, __u64 word, int hook, __u32 judged)
+{
+	if (word & (1 << MS_WORD_MONITOR)) {
+		drop(word_reason(word), 1);
+		return MS_PASS;
+	}
+	if ((word & (1 << MS_WORD_RESET)) && p->l4 == MS_IP_TCP && !(p->tcp_flags & MS_TCP_RST_BIT) &&
+	    hook == MS_INGRESS && !p->first_fragment) {
+		drop(word_reason(word), 0);
+		return tail(skb, MS_PROG_RESET, hook, judged);
+	}
+	return drop(word_reason(word), 0);
+}
+
+/* Nobody answers: the rule that would have been inspected says what then. */
+MS_INLINE int inspector_down(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg,
+			     __u64 word, int hook)
+{
+	__u32 flags = cfg->default_flags;
+	__u32 number = word_rule(word);
+	void *rules = pol_rule_slot(cfg->revision & 1);
+	if (rules && number) {
+		number -= 1;
+		struct ms_rule *rule = bpf_map_lookup_elem(rules, &number);
+		if (rule)
+			flags = rule->flags;
+	}
+	int allow = (flags & MS_RULE_DOWN_ALLOW) || cfg->exceptions[MS_EXCEPTION_INSPECTOR_DOWN] == MS_ACTION_ALLOW;
+	word = word_with_reason(word_with_verdict(word, allow ? MS_VERDICT_ALLOW : MS_VERDICT_DENY),
+				MS_REASON_INSPECTOR_DOWN);
+	s->verdict = word;
+	emit_verdict(&p->key, s, flags);
+	return allow ? MS_PASS : deny(skb, p, word, hook, 0);
+}
+
+/* Only segments that carry nothing a rule could refuse overtake held ones. */
+MS_INLINE int carries_nothing(struct ms_packet *p)
+{
+	return p->l4 == MS_IP_TCP && p->payload_len == 0 && !(p->tcp_flags & (MS_TCP_FIN_BIT | MS_TCP_RST_BIT));
+}
+
+MS_INLINE int inspect(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg,
+		      __u64 word, int dir, int hook, __u64 now)
+{
+	if (carries_nothing(p))
+		return MS_PASS;
+	if (!inspector_alive(cfg, now))
+		return inspector_down(skb, p, s, cfg, word, hook);
+	if (p->first_fragment)
+		return drop(MS_REASON_FRAGMENT, (word >> MS_WORD_MONITOR) & 1);
+	return hold(skb, s, cfg, dir, hook);
+}
+
+/* Hand-over in order: a direction goes straight again once nothing of it is held. */
+MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, __u64 word,
+		    int dir, int hook, __u64 now)
+{
+	if (carries_nothing(p))
+		return MS_PASS;
+	__u32 mine = s->held[dir & 1] - s->released[dir & 1];
+	__u32 theirs = s->held[(dir ^ 1) & 1] - s->released[(dir ^ 1) & 1];
+	int overdue = now - s->drain_jiffies > cfg->drain_timeout || mine > MS_DRAIN_PACKETS;
+
+	if (overdue || (mine == 0 && theirs == 0)) {
+		s->verdict = word_with_verdict(word, MS_VERDICT_ALLOW);
+		if (overdue && mine) {
+			s->held[dir & 1] = s->released[dir & 1];
+			count(MS_STAT_DRAIN_LIMIT);
+		}
+		count(MS_STAT_DRAINS);
+	}
+	if (overdue || mine == 0) {
+		count(MS_STAT_FAST);
+		return MS_PASS;
+	}
+	return hold(skb, s, cfg, dir, hook);
+}
+
+/*
+ * A segment the kernel identified may be a decoy that never reaches the server
+ * (bad checksum, low TTL). The verdict is provisional until the peer has
+ * acknowledged these very bytes; other bytes in their place go to the inspector.
+ */
+MS_INLINE int provisional_changes(struct ms_session *s, struct ms_packet *p, int dir)
+{
+	int identified = s->provisional - 1;
+	if (dir != identified) {
+		if ((p->tcp_flags & MS_TCP_ACK_BIT) && (__s32)(p->ack - s->ident_end) >= 0)
+			s->provisional = 0;
+		return 0;
+	}
+	return p->payload_len && (__s32)(p->seq - s->ident_end) < 0;
+}
+
+MS_INLINE int act(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, int dir,
+		  int hook, __u64 now)
+{
+	__u64 word = s->verdict;
+
+	switch (word_verdict(word)) {
+	case MS_VERDICT_ALLOW:
+		if (s->provisional && provisional_changes(s, p, dir)) {
+			word = word_with_reason(word_with_verdict(word, MS_VERDICT_INSPECT), MS_REASON_PENDING);
+			s->provisional = 0;
+			s->protocol = MS_PROTOCOL_NONE;
+			s->verdict = word;
+			return inspect(skb, p, s, cfg, word, dir, hook, now);
+		}
+		count(MS_STAT_FAST);
+		return MS_PASS;
+	case MS_VERDICT_UNDECIDED:
+		if (p->payload_len == 0) {
+			count(MS_STAT_FAST);
+			return MS_PASS;
+		}
+		return tail(skb, MS_PROG_IDENTIFY, hook, 0);
+	case MS_VERDICT_INSPECT:
+		return inspect(skb, p, s, cfg, word, dir, hook, now);
+	case MS_VERDICT_DRAIN:
+		return drain(skb, p, s, cfg, word, dir, hook, now);
+	default:
+		return deny(skb, p, word, hook, 0);
+	}
+}
+
+#endif

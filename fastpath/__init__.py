@@ -1,0 +1,1 @@
+"""The kernel half's control side: load, attach, policy, sessions."""

@@ -1,0 +1,374 @@
+"""Structs and enums shared with the kernel. Generated from bpf/include/abi.h by `make abi`: do not edit."""
+
+from __future__ import annotations
+
+from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
+from enum import IntEnum
+
+ABI_HASH = "5dcb8e71fc9a"
+
+
+class Verdict(IntEnum):
+    NONE = 0
+    ALLOW = 1
+    DENY = 2
+    INSPECT = 3
+    UNDECIDED = 4
+    DRAIN = 5
+
+
+class Scope(IntEnum):
+    NONE = 0
+    CONNECTION = 1
+    REQUEST = 2
+
+
+class Action(IntEnum):
+    ALLOW = 1
+    DENY = 2
+    INSPECT = 3
+
+
+class Reason(IntEnum):
+    NONE = 0
+    POLICY = 1
+    DEFAULT = 2
+    PROTOCOL = 3
+    RULE = 4
+    NO_RULE = 5
+    HOST = 6
+    FAILSAFE = 7
+    RELATED = 8
+    PENDING = 9
+    MIDSTREAM = 10
+    NEED_MORE = 11
+    PARSE_ERROR = 12
+    REASSEMBLY_LIMIT = 13
+    OVERLAP_CONFLICT = 14
+    FRAGMENT = 15
+    TABLE_FULL = 16
+    INSPECTOR_DOWN = 17
+    PATTERN_BUDGET = 18
+    ECH = 19
+    TRUNCATED = 20
+    BAD_HEADER = 21
+    EXT_HEADERS = 22
+    NOT_IP = 23
+    TAP = 24
+    ICMP_UNRELATED = 25
+    DRAIN_LIMIT = 26
+    SPOOFED = 27
+    SOURCE_ROUTE = 28
+    CLOSED = 29
+    NO_POLICY = 30
+    MAX = 31
+
+
+class Protocol(IntEnum):
+    NONE = 0
+    UNKNOWN = 1
+    HTTP = 2
+    HTTP2 = 3
+    GRPC = 4
+    WEBSOCKET = 5
+    TLS = 6
+    DNS = 7
+    MYSQL = 8
+    POSTGRES = 9
+    REDIS = 10
+    MONGODB = 11
+    KAFKA = 12
+    MEMCACHED = 13
+    SSH = 14
+    AMQP = 15
+    MQTT = 16
+    SMTP = 17
+    FTP = 18
+    SMB = 19
+    RDP = 20
+    QUIC = 21
+    ICMP = 22
+    MAX = 23
+
+
+class Tcp(IntEnum):
+    NONE = 0
+    SYN_SENT = 1
+    ESTABLISHED = 2
+    FIN_SENT = 3
+    CLOSED = 4
+    RESET = 5
+
+
+class Direction(IntEnum):
+    SERVER = 0
+    CLIENT = 1
+
+
+class End(IntEnum):
+    CLOSED = 1
+    RESET = 2
+    TIMEOUT = 3
+    REPLACED = 4
+    REMOVED = 5
+
+
+class SessionFlag(IntEnum):
+    SERVER_IS_A = 1
+    MIDSTREAM = 2
+    HOST = 4
+
+
+class RuleFlag(IntEnum):
+    MONITOR = 1
+    RESET = 2
+    LOG_DENY = 4
+    LOG_ALL = 8
+    FILES = 16
+    DOWN_ALLOW = 32
+    IDENTIFY = 64
+
+
+class Exception(IntEnum):
+    MIDSTREAM = 0
+    NEED_MORE = 1
+    PARSE_ERROR = 2
+    REASSEMBLY_LIMIT = 3
+    OVERLAP_CONFLICT = 4
+    FRAGMENT = 5
+    TABLE_FULL = 6
+    INSPECTOR_DOWN = 7
+    PATTERN_BUDGET = 8
+    ECH = 9
+    MAX = 10
+
+
+class Timeout(IntEnum):
+    SYN = 0
+    ESTABLISHED = 1
+    CLOSING = 2
+    TIME_WAIT = 3
+    UDP = 4
+    UDP_STREAM = 5
+    ICMP = 6
+    OTHER = 7
+    MAX = 8
+
+
+class Stat(IntEnum):
+    PACKETS = 0
+    BYTES = 1
+    FAST = 2
+    HELD = 3
+    RELEASED = 4
+    INSERTS = 5
+    DELETES = 6
+    INSERT_FAILURES = 7
+    REJUDGED = 8
+    OFFLOADED = 9
+    IDENTIFIED = 10
+    EVENTS_LOST = 11
+    RESETS = 12
+    DRAIN_LIMIT = 13
+    NEIGHBOUR = 14
+    HOST = 15
+    FRAGMENTS = 16
+    MONITORED = 17
+    BAD_TCP = 18
+    DRAINS = 19
+    MAX = 20
+
+
+class Pressure(IntEnum):
+    NONE = 0
+    WARN = 1
+    HIGH = 2
+    FULL = 3
+
+
+class EventKind(IntEnum):
+    VERDICT = 1
+    END = 2
+    DROP = 3
+
+
+class Op(IntEnum):
+    NOW = 1
+    JUDGE = 2
+    VERDICT = 3
+    DELETE = 4
+    WALK = 5
+    DISCARD = 6
+    HEARTBEAT = 7
+
+
+class Status(IntEnum):
+    OK = 0
+    NO_SESSION = 1
+    STALE_ID = 2
+    STALE_REVISION = 3
+    USED = 4
+    BAD_OP = 5
+    NO_POLICY = 6
+
+
+class Word(IntEnum):
+    SCOPE = 4
+    MONITOR = 6
+    RESET = 7
+    REASON = 8
+    RULE = 16
+    REVISION = 40
+
+
+class Limit(IntEnum):
+    POLICY_WORDS = 64
+    POLICY_CANDIDATES = 256
+    APPLY_BATCH = 30
+    APPLY_OFFSET = 16
+    SCAN_BYTES = 1024
+    FAILSAFE_PORTS = 16
+    DRAIN_PACKETS = 256
+
+
+class Prog(IntEnum):
+    INGRESS = 0
+    EGRESS = 1
+    JUDGE = 2
+    IDENTIFY = 3
+    RESET = 4
+    MAX = 8
+
+
+class Key(Structure):
+    _fields_ = (
+        ("addr_a", c_uint8 * 16),
+        ("addr_b", c_uint8 * 16),
+        ("port_a", c_uint16),
+        ("port_b", c_uint16),
+        ("l4", c_uint8),
+        ("zone", c_uint8),
+        ("pad", c_uint16),
+    )
+
+
+class Session(Structure):
+    _fields_ = (
+        ("verdict", c_uint64),
+        ("id", c_uint64),
+        ("packets", c_uint64 * 2),
+        ("bytes", c_uint64 * 2),
+        ("first_ns", c_uint64),
+        ("last_jiffies", c_uint64),
+        ("drain_jiffies", c_uint64),
+        ("held", c_uint32 * 2),
+        ("released", c_uint32 * 2),
+        ("isn", c_uint32 * 2),
+        ("ack", c_uint32 * 2),
+        ("ifindex", c_uint32 * 2),
+        ("ident_end", c_uint32),
+        ("flags", c_uint32),
+        ("rule_hash", c_uint32),
+        ("vlan", c_uint16 * 2),
+        ("tcp", c_uint8 * 2),
+        ("protocol", c_uint8),
+        ("first_protocol", c_uint8),
+        ("timeout", c_uint8),
+        ("provisional", c_uint8),
+        ("logged", c_uint8),
+        ("told", c_uint8),
+    )
+
+
+class Rule(Structure):
+    _fields_ = (
+        ("apps", c_uint32),
+        ("hash", c_uint32),
+        ("action", c_uint8),
+        ("flags", c_uint8),
+        ("pad", c_uint16),
+    )
+
+
+class RuleSet(Structure):
+    _fields_ = (
+        ("summary", c_uint64),
+        ("words", c_uint64 * 64),
+    )
+
+
+class Prefix(Structure):
+    _fields_ = (
+        ("prefixlen", c_uint32),
+        ("side", c_uint32),
+        ("addr", c_uint8 * 16),
+    )
+
+
+class Config(Structure):
+    _fields_ = (
+        ("revision", c_uint32),
+        ("tap_ifindex", c_uint32),
+        ("mark_mask", c_uint32),
+        ("mark_judged", c_uint32),
+        ("timeouts", c_uint64 * 8),
+        ("inspector_timeout", c_uint64),
+        ("drain_timeout", c_uint64),
+        ("capacity", c_uint64),
+        ("exceptions", c_uint8 * 16),
+        ("failsafe", c_uint16 * 16),
+        ("default_flags", c_uint32),
+        ("default_action", c_uint8),
+        ("pressure", c_uint8),
+        ("pad", c_uint8 * 2),
+    )
+
+
+class FragmentKey(Structure):
+    _fields_ = (
+        ("src", c_uint8 * 16),
+        ("dst", c_uint8 * 16),
+        ("id", c_uint32),
+        ("l4", c_uint32),
+    )
+
+
+class Fragment(Structure):
+    _fields_ = (
+        ("jiffies", c_uint64),
+        ("first_end", c_uint32),
+        ("allowed", c_uint32),
+    )
+
+
+class Event(Structure):
+    _fields_ = (
+        ("ns", c_uint64),
+        ("key", Key),
+        ("session", Session),
+        ("kind", c_uint8),
+        ("end", c_uint8),
+        ("reason", c_uint8),
+        ("pad", c_uint8 * 5),
+    )
+
+
+class Command(Structure):
+    _fields_ = (
+        ("op", c_uint32),
+        ("status", c_uint32),
+        ("key", Key),
+        ("id", c_uint64),
+        ("verdict", c_uint64),
+        ("last_jiffies", c_uint64),
+        ("ns", c_uint64),
+        ("revision", c_uint32),
+        ("possible", c_uint32),
+        ("protocol", c_uint8),
+        ("first_protocol", c_uint8),
+        ("direction", c_uint8),
+        ("end", c_uint8),
+        ("count", c_uint32),
+        ("rule_flags", c_uint32),
+        ("pad", c_uint32),
+    )

@@ -1,0 +1,208 @@
+"""Status, health and metrics of a daemon over HTTP on a unix socket, on TCP if configured.
+
+The daemon passes callables; nothing here knows what it serves. Both daemons use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import stat
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+# Operators, a scraper and a health probe need a handful; the rest would be somebody holding memory.
+MAX_CONNECTIONS = 32
+# aiohttp waits for the first request without end, so a connection has a life of its own.
+CONNECTION_SECONDS = 10.0
+MAX_HEADER = 4096
+SHUTDOWN_SECONDS = 1.0
+
+# sockaddr_un.sun_path, with its final zero (unix(7)).
+MAX_SOCKET_PATH = 107
+
+log = logging.getLogger(__name__)
+
+
+class AdminError(Exception):
+    """The server cannot be started."""
+
+
+class AdminServer:
+    """GET /status (JSON), /health (200, or 503 with the problem), /metrics (Prometheus text)."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        status: Callable[[], Mapping[str, Any]],
+        health: Callable[[], str | None] = lambda: None,
+        registry: CollectorRegistry | None = None,
+        tcp: tuple[str, int] | None = None,
+    ) -> None:
+        """`health` returns what is wrong, None if nothing is; `tcp` is an address and port."""
+        self.path = path
+        self._status = status
+        self._health = health
+        self._registry = registry if registry is not None else CollectorRegistry()
+        self._tcp = tcp
+        self._runner: web.AppRunner | None = None
+        self._servers: list[asyncio.Server] = []
+        self._identity: tuple[int, int] | None = None
+        self.tcp_port: int | None = None
+
+    async def start(self) -> None:
+        """Listen. AdminError if another daemon does already, or if it cannot."""
+        app = web.Application(client_max_size=1, middlewares=[_guard])
+        app.router.add_get("/status", self._get_status)
+        app.router.add_get("/health", self._get_health)
+        app.router.add_get("/metrics", self._get_metrics)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            max_line_size=MAX_HEADER,
+            max_field_size=MAX_HEADER,
+        )
+        await self._runner.setup()
+        try:
+            listener = _listen(self.path)
+            status = self.path.lstat()
+            self._identity = (status.st_dev, status.st_ino)
+            loop = asyncio.get_running_loop()
+            self._servers.append(await loop.create_unix_server(self._accept, sock=listener, backlog=MAX_CONNECTIONS))
+            if self._tcp is not None:
+                await self._listen_tcp(*self._tcp)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop listening, end the connections, remove the socket if it is still ours."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._identity is not None:
+            with contextlib.suppress(OSError):
+                status = self.path.lstat()
+                if (status.st_dev, status.st_ino) == self._identity:
+                    self.path.unlink()
+            self._identity = None
+
+    async def _listen_tcp(self, host: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(self._accept, host, port, backlog=MAX_CONNECTIONS)
+        except OSError as error:
+            raise AdminError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+        self._servers.append(server)
+        self.tcp_port = server.sockets[0].getsockname()[1]
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        """Protocol for a new connection: aiohttp's while there is room, and for a limited time."""
+        assert self._runner is not None
+        server = self._runner.server
+        if server is None or len(server.connections) >= MAX_CONNECTIONS:
+            return _Refusal()
+        connection = server()
+        connection_ref = weakref.ref(connection)
+
+        def expire() -> None:
+            if (alive := connection_ref()) is not None:
+                alive.force_close()
+
+        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, expire)
+        return connection
+
+    async def _get_status(self, _: web.Request) -> web.Response:
+        return web.json_response(self._status(), dumps=_dumps)
+
+    async def _get_health(self, _: web.Request) -> web.Response:
+        problem = self._health()
+        answer: dict[str, Any] = {"healthy": problem is None}
+        if problem is not None:
+            answer["problem"] = problem
+        return web.json_response(answer, status=200 if problem is None else 503, dumps=_dumps)
+
+    async def _get_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class _Refusal(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+    """A failing callable is logged here and does not show its insides to the client."""
+    try:
+        response: web.StreamResponse = await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("%s failed", request.path)
+        response = web.Response(status=500, text="the daemon could not answer; see its log\n")
+    response.force_close()  # nobody needs a second request on it
+    return response
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, default=str)
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket at `path`, for its owner only. A stale one is replaced, a live one refused."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise AdminError(f"{path}: longer than the {MAX_SOCKET_PATH} bytes that a socket's path may have")
+    try:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(path))
+            # Nobody connects in between: it does not listen yet.
+            path.chmod(0o600)
+            listener.setblocking(False)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:  # a second daemon starting at the same moment
+            raise AdminError(f"{path}: another daemon is starting there") from None
+        raise AdminError(f"{path}: {error.strerror or error}") from None
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise AdminError(f"{path}: exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except (TimeoutError, BlockingIOError):  # its backlog is full: it lives
+            pass
+    raise AdminError(f"{path}: another daemon answers there")

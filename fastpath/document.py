@@ -1,0 +1,283 @@
+"""YAML documents whose every value knows its place.
+
+Configuration, policy and rule files are read through `Node`: a reader asks for
+what it expects, problems are collected with file, line and path, and `load`
+raises all of them at once. Unknown and duplicate fields are problems, never
+ignored. The YAML itself is PyYAML's; only its composed nodes are used, so no
+tag can construct an object.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+T = TypeVar("T")
+E = TypeVar("E", bound=enum.Enum)
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Larger than any policy of the design's target size (100,000 rules), small
+# enough that a wrong path (a capture, a device) cannot fill memory.
+MAX_BYTES = 64 * 1024 * 1024
+MAX_ALIASES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a document: ``file:line: path: message``."""
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
+class InvalidDocumentError(Exception):
+    """All problems of one or more documents; ``str()`` has a line for each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+@dataclass(slots=True)
+class Problems:
+    """Collector that `Node` writes to."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    def raise_if_any(self) -> None:
+        """Raise InvalidDocumentError when something was found."""
+        if self.found:
+            raise InvalidDocumentError(sorted(self.found, key=lambda p: (p.file, p.line)))
+
+
+class _UnreadableError(Exception):
+    """A value that was reported already; stops the reader of the enclosing item."""
+
+
+class Node:
+    """A YAML value with its place. Every reading method reports and raises on a wrong type;
+    `attempt` confines that to one item, so that the rest of the document is still checked.
+    """
+
+    __slots__ = ("_node", "_problems", "file", "path")
+
+    def __init__(self, node: yaml.Node, file: str, path: str, problems: Problems) -> None:
+        self._node = node
+        self.file = file
+        self.path = path
+        self._problems = problems
+
+    @property
+    def line(self) -> int:
+        """1-based line of the value."""
+        return int(self._node.start_mark.line) + 1
+
+    def report(self, message: str) -> None:
+        """Add a problem at this place."""
+        self._problems.found.append(Problem(self.file, self.line, self.path, message))
+
+    def fail(self, message: str) -> _UnreadableError:
+        """Report, and return what the caller raises."""
+        self.report(message)
+        return _UnreadableError(message)
+
+    def attempt(self, read: Callable[[Node], T]) -> T | None:
+        """`read(self)`, or None when it reported a problem."""
+        try:
+            return read(self)
+        except _UnreadableError:
+            return None
+
+    @property
+    def is_null(self) -> bool:
+        """Nothing stands there (``key:`` with no value)."""
+        return isinstance(self._node, yaml.ScalarNode) and self._node.tag == "tag:yaml.org,2002:null"
+
+    @property
+    def is_sequence(self) -> bool:
+        """The value is a list."""
+        return isinstance(self._node, yaml.SequenceNode)
+
+    @property
+    def is_mapping(self) -> bool:
+        """The value is a mapping."""
+        return isinstance(self._node, yaml.MappingNode)
+
+    def mapping(self, *, required: Iterable[str] = (), optional: Iterable[str] | None = None) -> dict[str, Node]:
+        """Fields by name. Unknown names are reported (`optional=None`: any name is welcome);
+        missing required ones are reported and raise.
+        """
+        if not isinstance(self._node, yaml.MappingNode):
+            raise self.fail("expected a mapping")
+        required = list(required)
+        known = None if optional is None else {*required, *optional}
+        fields: dict[str, Node] = {}
+        for key_node, value_node in self._node.value:
+            key = Node(key_node, self.file, self.path, self._problems)
+            if not isinstance(key_node, yaml.ScalarNode):
+                key.report("a field's name must be plain text")
+                continue
+            name = str(key_node.value)
+            if name in fields:
+                key.report(f"{name!r} is given twice")
+            elif known is not None and name not in known:
+                key.report(f"unknown field {name!r}; known here: {', '.join(sorted(known))}")
+            else:
+                fields[name] = Node(value_node, self.file, f"{self.path}.{name}".lstrip("."), self._problems)
+        missing = [name for name in required if name not in fields]
+        if missing:
+            raise self.fail(f"missing {', '.join(missing)}")
+        return fields
+
+    def items(self) -> list[Node]:
+        """Elements of a list."""
+        if not isinstance(self._node, yaml.SequenceNode):
+            raise self.fail("expected a list")
+        return [
+            Node(child, self.file, f"{self.path}[{index}]", self._problems)
+            for index, child in enumerate(self._node.value)
+        ]
+
+    def items_or_one(self) -> list[Node]:
+        """Elements of a list; a single value counts as a list of one."""
+        return self.items() if self.is_sequence else [self]
+
+    def collect(self, read: Callable[[Node], T]) -> list[T]:
+        """`read` of every element, those with problems left out."""
+        values = (item.attempt(read) for item in self.items_or_one())
+        return [value for value in values if value is not None]
+
+    def text(self, *, max_length: int = 4096) -> str:
+        """Plain text, not empty."""
+        if not isinstance(self._node, yaml.ScalarNode) or self.is_null:
+            raise self.fail("expected text")
+        value = str(self._node.value)
+        if not value:
+            raise self.fail("must not be empty")
+        if len(value) > max_length:
+            raise self.fail(f"longer than {max_length} characters")
+        return value
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number within [low, high]."""
+        value = self._scalar("tag:yaml.org,2002:int", "a whole number")
+        try:
+            number = int(value, 0)
+        except ValueError:
+            raise self.fail(f"expected a whole number, not {value!r}") from None
+        if not low <= number <= high:
+            raise self.fail(f"{number} is not within {low}..{high}")
+        return number
+
+    def number(self, low: float, high: float) -> float:
+        """A number within [low, high]."""
+        if not isinstance(self._node, yaml.ScalarNode):
+            raise self.fail("expected a number")
+        try:
+            number = float(self._node.value)
+        except ValueError:
+            raise self.fail(f"expected a number, not {self._node.value!r}") from None
+        if not low <= number <= high:  # also refuses nan
+            raise self.fail(f"{number:g} is not within {low:g}..{high:g}")
+        return number
+
+    def boolean(self) -> bool:
+        """True or false."""
+        return self._scalar("tag:yaml.org,2002:bool", "true or false").lower() in ("true", "yes", "on")
+
+    def choice(self, kind: type[E], *, allowed: Iterable[E] | None = None) -> E:
+        """A member of an enum, by its lower-case name."""
+        members = list(allowed if allowed is not None else kind)
+        names = {member.name.lower(): member for member in members}
+        value = self.text()
+        if value not in names:
+            raise self.fail(f"{value!r} is not one of {', '.join(names)}")
+        return names[value]
+
+    def network(self) -> Network:
+        """An address or CIDR prefix, IPv4 or IPv6, without host bits."""
+        value = self.text()
+        try:
+            return ipaddress.ip_network(value)
+        except ValueError as error:
+            raise self.fail(str(error)) from None
+
+    def _scalar(self, tag: str, what: str) -> str:
+        if not isinstance(self._node, yaml.ScalarNode) or self._node.tag != tag:
+            shown = repr(self._node.value)[:40] if isinstance(self._node, yaml.ScalarNode) else "something else"
+            raise self.fail(f"expected {what}, not {shown}")
+        return str(self._node.value)
+
+
+class _Composer(yaml.SafeLoader):
+    """Composes nodes with places; refuses alias bombs."""
+
+    aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            self.aliases += 1
+            if self.aliases > MAX_ALIASES:
+                raise yaml.MarkedYAMLError(problem="too many aliases", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def compose(text: str, file: str, problems: Problems) -> Node | None:
+    """Root of a document, or None after reporting why there is none."""
+    try:
+        loader = _Composer(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problems.found.append(Problem(file, mark.line + 1 if mark else 0, "", f"not YAML: {error.problem}"))
+        return None
+    except (yaml.YAMLError, RecursionError) as error:
+        problems.found.append(Problem(file, 0, "", f"not YAML: {str(error).splitlines()[0]}"))
+        return None
+    if root is None:
+        problems.found.append(Problem(file, 0, "", "the document is empty"))
+        return None
+    return Node(root, file, "", problems)
+
+
+def read_text(path: Path, problems: Problems) -> str | None:
+    """Text of a file, or None after reporting why it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            problems.found.append(Problem(str(path), 0, "", f"larger than {MAX_BYTES} bytes"))
+            return None
+        return raw.decode()
+    except OSError as error:
+        problems.found.append(Problem(str(path), 0, "", error.strerror or str(error)))
+    except UnicodeDecodeError as error:
+        problems.found.append(Problem(str(path), 0, "", f"not UTF-8 at byte {error.start}"))
+    return None
+
+
+def load(path: Path, read: Callable[[Node], T]) -> T:
+    """Read a file with `read`; raises InvalidDocumentError with all problems."""
+    problems = Problems()
+    text = read_text(path, problems)
+    root = compose(text, str(path), problems) if text is not None else None
+    value = root.attempt(read) if root is not None else None
+    problems.raise_if_any()
+    assert value is not None
+    return value
