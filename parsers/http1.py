@@ -1,0 +1,397 @@
+"""HTTP/1.x, both directions.
+
+Requests go through httptools (llhttp, strict: rejects CL with TE, obs-fold, bare LF,
+unknown codings); Host is checked here because llhttp does not. Responses are framed
+by `_Responses`, only as far as an upgrade needs it: which answer belongs to which
+request, and was it 101 (or 2xx to CONNECT).
+
+A client that offers an upgrade may go on in either protocol, so bytes behind such a
+request are kept until the server has answered (`blocked`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httptools
+
+from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Request, Response, Upgraded
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one connection's parser."""
+
+    # Apache takes 100 lines of 8 KiB, nginx 4 x 8 KiB, Node 16 KiB: 64 KiB is above what real servers accept.
+    head: int = 64 * 1024
+    headers: int = 256
+    # Bytes behind an upgrade that is not answered yet: one initial window of 64 KiB.
+    behind_upgrade: int = 64 * 1024
+    # Pipelined requests without an answer; browsers never exceed 8, wrk's scripts use up to 64.
+    unanswered: int = 1024
+
+
+_CL_MAX: Final = 1 << 62
+_HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
+
+
+class Http1Parser:
+    """One connection; see `parsers.base.Parser`."""
+
+    name = "http"
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._offset = [0, 0]
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._responses = _Responses(self.limits)
+        self._events: list[Event] = []
+        self._error = ""
+        self._in_head = False
+        self._seen = 0  # bytes of this head that callbacks have shown
+        self._unseen = 0  # bytes fed since the last callback: what httptools retains at most
+        self._url = bytearray()
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._trailer = False
+        self._offered: Request | None = None
+        self._settings = b""
+        self._behind = bytearray()
+        self._upgraded = False
+        self._blank = False  # bytes of a request's start line were seen, on_message_begin was not
+
+    @property
+    def buffered(self) -> int:
+        """Bytes retained, httptools' included."""
+        return self._seen + self._unseen + len(self._behind) + self._responses.buffered
+
+    @property
+    def pending(self) -> bool:
+        """A request head is incomplete."""
+        return self._in_head and not self.blocked
+
+    @property
+    def blocked(self) -> bool:
+        """An upgrade is offered and not answered, and the client goes on."""
+        return self._offered is not None and bool(self._behind)
+
+    def feed(self, direction: int, data: bytes) -> list[Event]:
+        """Consume bytes of one direction."""
+        self._events = []
+        try:
+            if direction == TO_SERVER:
+                self._feed_requests(data)
+            else:
+                self._feed_responses(data)
+        except ParseError as error:
+            raise ParseError(error.code, self._offset[direction], self._events) from None
+        self._offset[direction] += len(data)
+        return self._events
+
+    def eof(self, direction: int) -> list[Event]:
+        """Nothing to conclude: an incomplete request stays incomplete."""
+        del direction
+        return []
+
+    def gap(self, direction: int, size: int) -> list[Event]:
+        """Framing is lost with any byte."""
+        raise ParseError("gap", self._offset[direction] + size)
+
+    def _feed_requests(self, data: bytes) -> None:
+        if self._upgraded:
+            raise ParseError("after_upgrade")
+        if self._offered is not None:
+            self._behind += data
+            if len(self._behind) > self.limits.behind_upgrade:
+                raise ParseError("behind_upgrade")
+            return
+        self._unseen += len(data) if self._in_head else 0
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._behind += data[upgrade.args[0] :]
+            # llhttp switches by itself; whether the server does is known from its answer.
+        except httptools.HttpParserError as error:
+            self._check()
+            raise ParseError(_snake(type(error).__name__)) from None
+        self._check()
+        if self._seen + self._unseen > self.limits.head:
+            raise ParseError("head_too_long")
+
+    def _check(self) -> None:
+        if self._error:
+            raise ParseError(self._error)
+
+    # httptools' callbacks. An exception inside one is wrapped, so errors are noted and raised behind the feed.
+
+    def on_message_begin(self) -> None:
+        """A request line begins."""
+        self._in_head = True
+        self._seen = self._unseen = 0
+        self._url.clear()
+        self._headers = []
+        self._trailer = False
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the request target."""
+        self._url += url
+        self._show(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A whole header, or trailer: those have no say in what the request is."""
+        self._show(len(name) + len(value) + 4)
+        if not self._trailer:
+            self._headers.append((name.lower(), value))
+            if len(self._headers) > self.limits.headers:
+                self._fail("too_many_headers")
+
+    def _show(self, size: int) -> None:
+        self._seen += size
+        self._unseen = 0
+        if self._seen > self.limits.head:
+            self._fail("head_too_long")
+
+    def _fail(self, code: str) -> None:
+        self._error = self._error or code
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._in_head = False
+        self._trailer = True
+        self._seen = self._unseen = 0
+        if self._error:
+            return
+        try:
+            request = self._request()
+            self._responses.expect(request.method)
+        except ParseError as error:
+            self._fail(error.code)
+            return
+        self._events.append(request)
+        if self._parser.should_upgrade():
+            self._offered = request
+
+    def _request(self) -> Request:
+        method: bytes = self._parser.get_method()
+        version: str = self._parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            raise ParseError("version")
+        hosts = [value.strip(b" \t") for name, value in self._headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and version == "1.1"):
+            raise ParseError("host_missing" if not hosts else "host_twice")
+        host = hosts[0] if hosts else b""
+        path = bytes(self._url)
+        if method == b"CONNECT":
+            return Request(method, b"", _host(path), b"", upgrade=b"connect")
+        if not path.startswith(b"/") and path != b"*":
+            scheme, separator, rest = path.partition(b"://")
+            if not separator or not scheme.isalnum():
+                raise ParseError("target")
+            cut = min((at for at in map(rest.find, (b"/", b"?", b"#")) if at >= 0), default=len(rest))
+            authority, path = rest[:cut], rest[cut:]
+            path = path if path.startswith(b"/") else b"/" + path
+            # RFC 9112 §3.2.2 prefers the target's authority, servers differ: two that differ are an attack.
+            if hosts and host.lower() != authority.lower():
+                raise ParseError("host_differs")
+            host = authority
+        upgrade = b""
+        if self._parser.should_upgrade():
+            offers = b",".join(value for name, value in self._headers if name == b"upgrade")
+            upgrade = offers.split(b",")[0].strip(b" \t").lower()
+            self._settings = _settings([value for name, value in self._headers if name == b"http2-settings"], upgrade)
+        kind = next((value for name, value in self._headers if name == b"content-type"), b"")
+        return Request(method, path, _host(host), kind, upgrade=upgrade)
+
+    def _feed_responses(self, data: bytes) -> None:
+        if self._upgraded:
+            raise ParseError("after_upgrade")
+        answers, rest = self._responses.feed(data)
+        for response, method, last in answers:
+            self._events.append(response)
+            offered = self._offered
+            if offered is None or not last:
+                continue
+            if response.status == 101 or (method == b"CONNECT" and 200 <= response.status < 300):
+                self._upgraded = True
+                behind = bytes(self._behind)
+                self._behind.clear()
+                self._offered = None
+                self._events.append(Upgraded(offered.upgrade, offered, self._settings, behind, rest))
+                return
+            if response.status >= 200:
+                self._decline()
+        if self._responses.lost and self._offered is not None:
+            raise ParseError("response")
+
+    def _decline(self) -> None:
+        """The server stays with HTTP/1: what the client sent behind its offer is the next request."""
+        self._offered = None
+        self._parser = httptools.HttpRequestParser(self)
+        behind = bytes(self._behind)
+        self._behind.clear()
+        if behind:
+            self._feed_requests(behind)
+
+
+class _Responses:
+    """Frames responses. Where a server's bytes are no HTTP it is `lost` for good, which matters
+    only when an upgrade is offered.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._methods: list[bytes] = []
+        self._buffer = bytearray()
+        self._skip = 0  # body bytes to come; -1 = up to the end
+        self._chunked = False
+        self.lost = False
+
+    @property
+    def buffered(self) -> int:
+        return len(self._buffer)
+
+    def expect(self, method: bytes) -> None:
+        """A request was sent."""
+        if not self.lost:
+            self._methods.append(method)
+            if len(self._methods) > self._limits.unanswered:
+                raise ParseError("unanswered")
+
+    def feed(self, data: bytes) -> tuple[list[tuple[Response, bytes, bool]], bytes]:
+        """Response heads as (response, its request's method, it answers the last request sent),
+        and what followed a 101 or a CONNECT's 2xx.
+        """
+        found: list[tuple[Response, bytes, bool]] = []
+        if self.lost:
+            return found, b""
+        if self._skip < 0:
+            return found, b""
+        if self._skip >= len(data) and not self._buffer:
+            self._skip -= len(data)
+            return found, b""
+        self._buffer += data
+        while self._advance(found):
+            response, method, last = found[-1] if found else (None, b"", False)
+            if (
+                response
+                and last
+                and (response.status == 101 or (method == b"CONNECT" and 200 <= response.status < 300))
+            ):
+                rest = bytes(self._buffer)
+                self._buffer.clear()
+                self._skip = -1
+                return found, rest
+        if len(self._buffer) > self._limits.head:
+            self._lose()
+        return found, b""
+
+    def _lose(self) -> None:
+        self.lost = True
+        self._buffer.clear()
+        self._methods.clear()
+
+    def _advance(self, found: list[tuple[Response, bytes, bool]]) -> bool:
+        """One step; False = needs more."""
+        if self._skip < 0:
+            self._buffer.clear()
+            return False
+        if self._skip:
+            size = min(self._skip, len(self._buffer))
+            del self._buffer[:size]
+            self._skip -= size
+            return self._skip == 0 and bool(self._buffer)
+        if self._chunked:
+            return self._chunk()
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if not self._plausible():
+                self._lose()
+            return False
+        head = bytes(self._buffer[:end])
+        del self._buffer[: end + 4]
+        if not self._head(head, found):
+            self._lose()
+            return False
+        return True
+
+    def _plausible(self) -> bool:
+        start = bytes(self._buffer[:7])
+        return b"HTTP/1.".startswith(start)
+
+    def _head(self, head: bytes, found: list[tuple[Response, bytes, bool]]) -> bool:
+        lines = head.split(b"\r\n")
+        status = lines[0][9:12]
+        if not lines[0].startswith(b"HTTP/1.") or not status.isdigit() or not self._methods:
+            return False
+        code = int(status)
+        last = len(self._methods) == 1
+        method = self._methods[0] if 100 <= code < 200 and code != 101 else self._methods.pop(0)
+        found.append((Response(code), method, last))
+        if 100 <= code < 200 or code in {204, 304} or method == b"HEAD" or (method == b"CONNECT" and code < 300):
+            return True
+        fields = [line.partition(b":") for line in lines[1:]]
+        values = {name.lower(): value.strip(b" \t").lower() for name, _, value in fields}
+        lengths = {value.strip(b" \t") for name, _, value in fields if name.lower() == b"content-length"}
+        if b"transfer-encoding" in values:
+            self._chunked = values[b"transfer-encoding"].endswith(b"chunked")
+            self._skip = 0 if self._chunked else -1
+        elif lengths:
+            text = lengths.pop()
+            if lengths or not text.isdigit() or int(text) > _CL_MAX:
+                return False
+            self._skip = int(text)
+        else:
+            self._skip = -1
+        return True
+
+    def _chunk(self) -> bool:
+        end = self._buffer.find(b"\r\n", 0, 1024)
+        if end < 0:
+            if len(self._buffer) > 1024:
+                self._lose()
+            return False
+        text = bytes(self._buffer[:end]).partition(b";")[0].strip(b" \t")
+        if not text or len(text) > 15 or text.strip(b"0123456789abcdefABCDEF"):
+            self._lose()
+            return False
+        size = int(text, 16)
+        if size:
+            del self._buffer[: end + 2]
+            self._skip = size + 2
+            return True
+        # last chunk: trailers up to an empty line
+        done = self._buffer.find(b"\r\n\r\n", end)
+        if done < 0:
+            return False
+        del self._buffer[: done + 4]
+        self._chunked = False
+        return True
+
+
+def _host(host: bytes) -> bytes:
+    if not _HOST_FORBIDDEN.isdisjoint(host):
+        raise ParseError("host")
+    return host
+
+
+def _settings(values: list[bytes], upgrade: bytes) -> bytes:
+    if upgrade != b"h2c":
+        return b""
+    # RFC 7540 §3.2.1: exactly one, base64url without padding.
+    if len(values) != 1:
+        raise ParseError("http2_settings")
+    try:
+        return base64.b64decode(values[0].strip(b" \t") + b"=" * (-len(values[0].strip(b" \t")) % 4), b"-_", True)
+    except binascii.Error:
+        raise ParseError("http2_settings") from None
+
+
+def _snake(name: str) -> str:
+    """HttpParserInvalidURLError -> invalid_url."""
+    name = name.removeprefix("HttpParser").removesuffix("Error").replace("URL", "Url")
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).strip("_") or "syntax"
+
+
+__all__ = ["TO_CLIENT", "TO_SERVER", "Http1Parser", "Limits"]

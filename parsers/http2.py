@@ -1,0 +1,436 @@
+"""HTTP/2 (RFC 9113), both directions: a frame walker and one HPACK decoder a side.
+
+Bodies are skipped, not kept. The parser follows what changes the meaning of later
+bytes (SETTINGS, header blocks, CONTINUATION) and refuses what endpoints must refuse
+where that matters to a decision; flow control is theirs. A stream's requests are told
+from trailers by its number: a client's new streams have growing ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import hpack
+from hpack.exceptions import HPACKError
+
+from parsers.base import (
+    TO_CLIENT,
+    TO_SERVER,
+    Event,
+    GoAway,
+    ParseError,
+    Preface,
+    Request,
+    Response,
+    Settings,
+    StreamReset,
+)
+from parsers.identify import H2_PREFACE
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one connection's parser."""
+
+    # RFC 9113 §4.2: 16,384 until the receiver allows more; the format's own bound is 2^24-1. Larger frames than
+    # the block cap are walked without being kept, so the setting costs no memory.
+    frame: int = 16384
+    # One header block, compressed: 64 KiB, four default frames.
+    block: int = 64 * 1024
+    # h2's CONTINUATION_BACKLOG; real peers need none or one (CVE-2024-27316 sends thousands).
+    continuations: int = 64
+    # Decoded header list as hpack counts it (length + 32 a field): what Envoy and nginx take, 60 to 64 KiB.
+    header_list: int = 64 * 1024
+    # Dynamic table of either side, whatever the peer allows: 16 times the default 4,096.
+    table: int = 64 * 1024
+    # Streams reset, less responses begun (CVE-2023-44487, CVE-2025-8671 open and reset thousands a second).
+    resets: int = 200
+    # SETTINGS and PING that wait for their acknowledgement (CVE-2019-9512, CVE-2019-9515).
+    unacknowledged: int = 100
+    # PRIORITY frames beyond 100 a request (CVE-2019-9513).
+    priorities: int = 1000
+    # Empty DATA frames in a row without END_STREAM (CVE-2019-9518).
+    empty: int = 100
+
+
+DATA: Final = 0
+HEADERS: Final = 1
+PRIORITY: Final = 2
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+PUSH_PROMISE: Final = 5
+PING: Final = 6
+GOAWAY: Final = 7
+WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
+
+END_STREAM: Final = 0x1
+ACK: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+PRIORITY_FLAG: Final = 0x20
+
+SETTING_TABLE_SIZE: Final = 1
+SETTING_MAX_FRAME: Final = 5
+
+_HEADER: Final = 9
+_FIXED: Final = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
+# Types whose payload is read; of all others only the header.
+_READ: Final = frozenset((HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, GOAWAY, CONTINUATION, PRIORITY))
+
+
+class _Side:
+    """What one side has sent, and what its peer allows it."""
+
+    __slots__ = (
+        "block",
+        "block_kind",
+        "block_stream",
+        "buffer",
+        "continuations",
+        "decoder",
+        "direction",
+        "empty",
+        "offset",
+        "preface",
+        "settled",
+        "size_limit",
+        "skip",
+        "unacknowledged",
+    )
+
+    def __init__(self, direction: int, limits: Limits) -> None:
+        self.direction = direction
+        self.buffer = bytearray()
+        self.skip = 0
+        self.offset = 0
+        self.preface = True
+        self.settled = False  # its first frame was SETTINGS
+        self.size_limit = limits.frame
+        self.decoder = hpack.Decoder(max_header_list_size=limits.header_list)
+        self.block: bytearray | None = None
+        self.block_stream = 0
+        self.block_kind = HEADERS
+        self.continuations = 0
+        self.unacknowledged = 0
+        self.empty = 0
+
+
+class Http2Parser:
+    """One connection; see `parsers.base.Parser`. After an h2c upgrade `upgraded` is the HTTP/1 request
+    (stream 1, already judged) and `settings` the payload of its HTTP2-Settings.
+    """
+
+    name = "http2"
+
+    def __init__(self, limits: Limits | None = None, upgraded: Request | None = None, settings: bytes = b"") -> None:
+        self.limits = limits or Limits()
+        self._sides = (_Side(TO_SERVER, self.limits), _Side(TO_CLIENT, self.limits))
+        self._sides[TO_SERVER].preface = False
+        self._events: list[Event] = []
+        self._last_stream = 1 if upgraded else 0
+        self._requests = 0
+        self._resets = 0
+        self._priorities = 0
+        if settings:
+            self._apply(TO_SERVER, self._pairs(settings))
+
+    @property
+    def buffered(self) -> int:
+        """Bytes retained."""
+        return sum(len(side.buffer) + len(side.block or b"") for side in self._sides)
+
+    @property
+    def pending(self) -> bool:
+        """The client's preface, a frame header or a header block is incomplete."""
+        side = self._sides[TO_SERVER]
+        if side.block is not None or not side.preface:
+            return bool(side.block is not None or side.buffer)
+        if not side.buffer:
+            return False
+        return len(side.buffer) < 4 or side.buffer[3] in {HEADERS, CONTINUATION}
+
+    @property
+    def blocked(self) -> bool:
+        """Never: no client byte's meaning waits for the server."""
+        return False
+
+    def feed(self, direction: int, data: bytes) -> list[Event]:
+        """Consume bytes of one direction."""
+        self._events = []
+        side = self._sides[direction]
+        try:
+            self._walk(side, data)
+        except ParseError as error:
+            raise ParseError(error.code, side.offset, self._events) from None
+        return self._events
+
+    def eof(self, direction: int) -> list[Event]:
+        """Nothing to conclude."""
+        del direction
+        return []
+
+    def gap(self, direction: int, size: int) -> list[Event]:
+        """Only a body's bytes may be missing; the dynamic table is lost with any other."""
+        side = self._sides[direction]
+        if size > side.skip:
+            raise ParseError("gap", side.offset)
+        side.skip -= size
+        side.offset += size
+        return []
+
+    def _walk(self, side: _Side, data: bytes) -> None:
+        if side.skip:
+            size = min(side.skip, len(data))
+            side.skip -= size
+            side.offset += size
+            data = data[size:]
+        if not data:
+            return
+        buffer = side.buffer
+        buffer += data
+        at = 0
+        try:
+            if not side.preface:
+                at = self._preface(side)
+                if not at:
+                    return
+            while len(buffer) - at >= _HEADER:
+                size = int.from_bytes(buffer[at : at + 3], "big")
+                kind, flags = buffer[at + 3], buffer[at + 4]
+                stream = int.from_bytes(buffer[at + 5 : at + 9], "big") & 0x7FFFFFFF
+                self._check(side, kind, flags, stream, size)
+                if kind in _READ:
+                    if len(buffer) - at - _HEADER < size:
+                        break
+                    payload = bytes(buffer[at + _HEADER : at + _HEADER + size])
+                    at += _HEADER + size
+                    self._frame(side, kind, flags, stream, payload)
+                else:
+                    self._count(side, kind, flags, size)
+                    at += _HEADER + size
+                    if at > len(buffer):
+                        side.skip = at - len(buffer)
+                        side.offset -= side.skip
+        finally:
+            # del of a prefix is O(1) amortised, where slicing copies the rest each time
+            side.offset += at
+            del buffer[:at]
+
+    def _preface(self, side: _Side) -> int:
+        size = len(H2_PREFACE)
+        if not H2_PREFACE.startswith(side.buffer[:size]):
+            raise ParseError("preface")
+        if len(side.buffer) < size:
+            return 0
+        side.preface = True
+        self._events.append(Preface())
+        return size
+
+    def _check(self, side: _Side, kind: int, flags: int, stream: int, size: int) -> None:
+        """Refuse a frame by its header."""
+        if size > side.size_limit or (kind in _READ and size > self.limits.block):
+            raise ParseError("frame_size")
+        if not side.settled and (kind != SETTINGS or flags & ACK):
+            raise ParseError("settings_first")
+        if (side.block is None) == (kind == CONTINUATION) or (side.block is not None and stream != side.block_stream):
+            raise ParseError("continuation")
+        if kind in _FIXED and size != _FIXED[kind]:
+            raise ParseError("frame_size")
+        if kind in {DATA, HEADERS, PRIORITY, RST_STREAM, PUSH_PROMISE, CONTINUATION}:
+            if not stream:
+                raise ParseError("stream_zero")
+        elif kind in {SETTINGS, PING, GOAWAY} and stream:
+            raise ParseError("stream_not_zero")
+        if kind == PUSH_PROMISE and side.direction == TO_SERVER:
+            raise ParseError("client_push")
+
+    def _count(self, side: _Side, kind: int, flags: int, size: int) -> None:
+        """Frames that are not read, for their floods."""
+        if kind == DATA:
+            side.empty = 0 if size or flags & END_STREAM else side.empty + 1
+            if side.empty > self.limits.empty:
+                raise ParseError("empty_flood")
+        elif kind == PING:
+            self._acknowledge(side, flags & ACK)
+
+    def _acknowledge(self, side: _Side, ack: int) -> None:
+        if ack:
+            peer = self._sides[1 - side.direction]
+            peer.unacknowledged = max(0, peer.unacknowledged - 1)
+            return
+        side.unacknowledged += 1
+        if side.unacknowledged > self.limits.unacknowledged:
+            raise ParseError("control_flood")
+
+    def _frame(self, side: _Side, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind in {HEADERS, PUSH_PROMISE}:
+            self._headers(side, kind, flags, stream, payload)
+        elif kind == CONTINUATION:
+            side.continuations += 1
+            if side.continuations > self.limits.continuations:
+                raise ParseError("continuation_flood")
+            self._append(side, payload)
+            if flags & END_HEADERS:
+                self._block(side)
+        elif kind == SETTINGS:
+            self._settings(side, flags, payload)
+        elif kind == RST_STREAM:
+            self._resets += 1
+            if self._resets > self.limits.resets:
+                raise ParseError("rapid_reset")
+            self._events.append(StreamReset(side.direction, stream, int.from_bytes(payload, "big")))
+        elif kind == GOAWAY:
+            if len(payload) < 8:
+                raise ParseError("frame_size")
+            self._events.append(GoAway(side.direction, int.from_bytes(payload[4:8], "big")))
+        else:
+            self._priorities += 1
+            if self._priorities > self.limits.priorities + 100 * self._requests:
+                raise ParseError("priority_flood")
+
+    def _settings(self, side: _Side, flags: int, payload: bytes) -> None:
+        side.settled = True
+        self._acknowledge(side, flags & ACK)
+        if flags & ACK:
+            if payload:
+                raise ParseError("frame_size")
+            return
+        pairs = self._pairs(payload)
+        self._apply(side.direction, pairs)
+        self._events.append(Settings(side.direction, pairs))
+
+    @staticmethod
+    def _pairs(payload: bytes) -> tuple[tuple[int, int], ...]:
+        if len(payload) % 6:
+            raise ParseError("frame_size")
+        return tuple(
+            (int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big"))
+            for at in range(0, len(payload), 6)
+        )
+
+    def _apply(self, direction: int, pairs: Iterable[tuple[int, int]]) -> None:
+        """One side's settings bind what its peer sends. A lower value takes effect when the peer has seen it,
+        which the middle cannot know: the highest is what is enforced.
+        """
+        peer = self._sides[1 - direction]
+        for setting, value in pairs:
+            if setting == SETTING_MAX_FRAME:
+                if not 16384 <= value < 1 << 24:
+                    raise ParseError("setting")
+                peer.size_limit = max(peer.size_limit, value)
+            elif setting == SETTING_TABLE_SIZE:
+                allowed = min(value, self.limits.table)
+                # hpack sets both at once; the encoder's own size update is what changes the table.
+                decoder = peer.decoder
+                decoder.max_allowed_table_size = max(decoder.max_allowed_table_size, allowed)
+
+    def _headers(self, side: _Side, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        start, end = 0, len(payload)
+        if flags & PADDED:
+            if not payload:
+                raise ParseError("padding")
+            start, end = 1, end - payload[0]
+        if kind == PUSH_PROMISE:
+            start += 4
+        elif flags & PRIORITY_FLAG:
+            start += 5
+        if start > end:
+            raise ParseError("padding")
+        side.block = bytearray()
+        side.block_stream = stream
+        side.block_kind = kind
+        side.continuations = 0
+        self._append(side, payload[start:end])
+        if flags & END_HEADERS:
+            self._block(side)
+
+    def _append(self, side: _Side, fragment: bytes) -> None:
+        assert side.block is not None
+        side.block += fragment
+        if len(side.block) > self.limits.block:
+            raise ParseError("block_size")
+
+    def _block(self, side: _Side) -> None:
+        assert side.block is not None
+        block = bytes(side.block)
+        side.block = None
+        try:
+            headers = [(bytes(name), bytes(value)) for name, value in side.decoder.decode(block, raw=True)]
+        except HPACKError as error:
+            raise ParseError("hpack_" + type(error).__name__.removesuffix("Error").lower()) from None
+        if side.block_kind == PUSH_PROMISE:
+            return
+        if side.direction == TO_CLIENT:
+            self._response(side.block_stream, headers)
+        elif side.block_stream > self._last_stream:
+            self._request(side.block_stream, headers)
+        elif any(name.startswith(b":") for name, _ in headers):
+            raise ParseError("trailers")
+
+    def _request(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
+        if not stream & 1:
+            raise ParseError("stream_even")
+        self._last_stream = stream
+        self._requests += 1
+        pseudo: dict[bytes, bytes] = {}
+        hosts: list[bytes] = []
+        kind = b""
+        regular = False
+        for name, value in headers:
+            if name.startswith(b":"):
+                if regular or name in pseudo or name not in _PSEUDO:
+                    raise ParseError("pseudo_header")
+                pseudo[name] = value
+            else:
+                regular = True
+                if name != name.lower() or not name:
+                    raise ParseError("header_name")
+                if name == b"host":
+                    hosts.append(value)
+                elif name == b"content-type":
+                    kind = kind or value
+                elif name in _CONNECTION:
+                    raise ParseError("connection_header")
+            if not _FORBIDDEN.isdisjoint(value):
+                raise ParseError("header_value")
+        method = pseudo.get(b":method", b"")
+        path = pseudo.get(b":path", b"")
+        plain_connect = method == b"CONNECT" and b":protocol" not in pseudo
+        if not method or plain_connect in {b":path" in pseudo, b":scheme" in pseudo}:
+            raise ParseError("pseudo_header")
+        if not plain_connect and not path.startswith(b"/") and path != b"*":
+            raise ParseError("path")
+        authority = pseudo.get(b":authority")
+        hosts += [authority] if authority is not None else []
+        if len(hosts) > 2 or (len(hosts) == 2 and hosts[0].lower() != hosts[1].lower()):
+            raise ParseError("host_differs")
+        if len(hosts) == 2 and authority is None:
+            raise ParseError("host_twice")
+        host = hosts[0] if hosts else b""
+        if not _HOST_FORBIDDEN.isdisjoint(host):
+            raise ParseError("host")
+        self._events.append(
+            Request(method, path, host, kind, stream, pseudo.get(b":scheme", b""), pseudo.get(b":protocol", b""))
+        )
+
+    def _response(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
+        status = 0
+        grpc_status = b""
+        for name, value in headers:
+            if name == b":status":
+                if len(value) != 3 or not value.isdigit():
+                    raise ParseError("status")
+                status = int(value)
+            elif name == b"grpc-status":
+                grpc_status = value
+        self._resets = max(0, self._resets - 1)
+        self._events.append(Response(status, stream, grpc_status))
+
+
+_PSEUDO: Final = frozenset((b":method", b":path", b":scheme", b":authority", b":protocol"))
+_CONNECTION: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_FORBIDDEN: Final = frozenset(b"\0\r\n")
+_HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}

@@ -1,0 +1,1 @@
+"""The inspector: judges what the kernel cannot, and writes verdicts back."""

@@ -1,0 +1,1 @@
+"""The `microseg-slowpath` command."""

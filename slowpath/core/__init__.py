@@ -1,0 +1,1 @@
+"""The inspector without input, output and clock: packets in, commands out."""

@@ -1,0 +1,123 @@
+"""What the inspector remembers of a flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from fastpath.abi import Protocol, Reason, Scope
+from parsers.base import TO_CLIENT, TO_SERVER, Parser, Request
+from slowpath.core.frame import SYN, Packet
+from slowpath.core.model import Judgement, SessionInfo
+from slowpath.core.reassembly import Stream
+
+
+class State(IntEnum):
+    """Life of a flow under inspection."""
+
+    IDENTIFY = 0  # the protocol is not known
+    PARSE = 1  # it is, and the decision depends on what is asked for
+    CONFIRM = 2  # allowed; followed until the receiver has what was judged
+    PASS = 3  # allowed for good, or denied in monitor mode
+    REFUSE = 4  # denied
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters, all growing but `flows` and `held_bytes`."""
+
+    packets: int = 0
+    released: int = 0
+    discarded: int = 0
+    no_session: int = 0
+    bad_checksum: int = 0
+    bad_ack: int = 0
+    duplicates: int = 0
+    fragments: int = 0
+    judged: int = 0
+    requests: int = 0
+    forwarded_incomplete: int = 0
+    evicted: int = 0
+    flows: int = 0
+    held_bytes: int = 0
+    midstream: int = 0
+    need_more: int = 0
+    parse_error: int = 0
+    reassembly_limit: int = 0
+    overlap_conflict: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A packet that waits."""
+
+    packet: Packet
+    direction: int
+    end: int  # stream offset behind it
+
+
+class Flow:
+    """One flow under inspection."""
+
+    __slots__ = (
+        "buffers", "confirm", "decision", "fields", "fin", "first", "forwarding", "guessed", "held", "held_bytes",
+        "hold_until", "judgement", "judgements", "key", "l4", "last_seen", "midstream", "need_until", "parser",
+        "protocol", "recorded", "request", "resting", "safe", "scheduled", "server_is_a", "session_id", "state",
+        "streams", "switching",
+    )  # fmt: skip
+
+    def __init__(self, key: bytes, info: SessionInfo, packet: Packet, fields: dict[str, Any]) -> None:
+        self.key = key
+        self.session_id = info.id
+        self.server_is_a = info.server_is_a
+        self.l4 = packet.l4
+        self.fields = fields
+        self.judgement = info.judgement
+        self.judgements: dict[Protocol, Judgement] = {}
+        self.midstream = info.midstream
+        self.guessed = False  # which side is the server is a guess: no SYN was seen
+        self.streams: list[Stream | None] = [None if isn is None else Stream(isn + 1) for isn in info.isn]
+        self.buffers = (bytearray(), bytearray())
+        self.safe = [0, 0]  # every byte below is judged, or harmless and let go
+        self.held: list[Held] = []
+        self.held_bytes = 0
+        self.hold_until = 0.0
+        self.need_until = 0.0
+        self.forwarding = False  # the incomplete unit has waited long enough
+        self.confirm: list[int] | None = None
+        self.fin: list[int | None] = [None, None]
+        self.first = Protocol.NONE
+        self.protocol = Protocol.NONE
+        self.parser: Parser | None = None
+        self.switching = False  # an upgrade is offered: allow for good only when it is declined
+        self.request: Request | None = None
+        self.recorded = False
+        self.resting = False  # nothing more to be learnt or decided: watched for conflicts only
+        self.decision = (Scope.NONE, Reason.NONE)  # of an allow that waits for its confirmation
+        self.last_seen = 0.0
+        self.scheduled = 0.0
+        self.state = State.IDENTIFY
+
+    def direction(self, a_to_b: bool) -> int:
+        """Where a packet of the flow goes."""
+        return TO_SERVER if a_to_b != self.server_is_a else TO_CLIENT
+
+    def swap(self) -> None:
+        """The guess was wrong."""
+        self.guessed = False
+        self.server_is_a = not self.server_is_a
+        self.streams.reverse()
+        self.safe.reverse()
+        self.fin.reverse()
+        self.buffers = (self.buffers[1], self.buffers[0])
+        for held in self.held:
+            held.direction = 1 - held.direction
+
+    def stream(self, direction: int, packet: Packet) -> Stream:
+        """The direction's stream; a midstream flow's begins with the first segment seen."""
+        stream = self.streams[direction]
+        if stream is None:
+            stream = Stream(packet.seq + (1 if packet.tcp_flags & SYN else 0))
+            self.streams[direction] = stream
+        return stream

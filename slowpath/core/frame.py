@@ -1,0 +1,256 @@
+"""One Ethernet frame to one packet, by struct: the live path pays for every frame.
+
+Lengths are those of the IP header: what lies behind is padding. Nothing beyond the
+transport header is read.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fastpath.abi import Reason
+
+ICMP: Final = 1
+TCP: Final = 6
+UDP: Final = 17
+ICMPV6: Final = 58
+
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+ACK: Final = 0x10
+URG: Final = 0x20
+
+MAX_TAGS: Final = 2
+# RFC 8200 allows each extension header once (destination options twice): 8 is above any real chain.
+MAX_EXTENSIONS: Final = 8
+
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_TAGS: Final = frozenset((0x8100, 0x88A8, 0x9100))
+_EXTENSIONS: Final = frozenset((0, 43, 60, 135, 139, 140))
+_FRAGMENT: Final = 44
+_AUTHENTICATION: Final = 51
+_IP4 = struct.Struct("!BxHHHxB2x4s4s")
+_IP6 = struct.Struct("!IHBx16s16s")
+_TCP = struct.Struct("!HHIIBB")
+_KEY = struct.Struct("!16s16s2s2sBB2x")
+
+
+class FrameError(Exception):
+    """A frame the gateway does not judge; `reason` is what its drop is counted under."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.name.lower())
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Place of a fragment in its datagram."""
+
+    id: int
+    offset: int
+    more: bool
+
+
+@dataclass(slots=True, eq=False)
+class Packet:
+    """What the inspector needs of a frame. Addresses are 16 bytes (IPv4 mapped), ports host order;
+    ICMP echo has its id as both ports. `context` is the shell's own (interface, virtio header).
+    """
+
+    src: bytes
+    dst: bytes
+    sport: int
+    dport: int
+    l4: int
+    vlan: tuple[int, ...]
+    seq: int
+    ack: int
+    tcp_flags: int
+    payload: bytes | memoryview
+    payload_offset: int
+    fragment: bool
+    frame: bytes | memoryview
+    l4_offset: int = 0
+    ip_offset: int = 0
+    urgent: int = 0
+    place: Fragment | None = None
+    bad_checksum: bool = False
+    context: Any = field(default=None, repr=False)
+
+
+def parse_frame(frame: bytes, context: Any = None) -> Packet:
+    """Parse an Ethernet frame; raises FrameError."""
+    size = len(frame)
+    if size < 14:
+        raise FrameError(Reason.TRUNCATED)
+    kind = frame[12] << 8 | frame[13]
+    at = 14
+    vlan: tuple[int, ...] = ()
+    while kind in _TAGS:
+        if len(vlan) == MAX_TAGS:
+            raise FrameError(Reason.NOT_IP)
+        if size < at + 4:
+            raise FrameError(Reason.TRUNCATED)
+        vlan += ((frame[at] << 8 | frame[at + 1]) & 0x0FFF,)
+        kind = frame[at + 2] << 8 | frame[at + 3]
+        at += 4
+    if kind == 0x0800:
+        return parse_ip4(frame, at, vlan, context)
+    if kind == 0x86DD:
+        return parse_ip6(frame, at, vlan, context)
+    raise FrameError(Reason.NOT_IP)
+
+
+def parse_ip4(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = None) -> Packet:
+    """Parse from an IPv4 header on."""
+    if len(frame) < at + 20:
+        raise FrameError(Reason.TRUNCATED)
+    first, total, identification, fragment, l4, src, dst = _IP4.unpack_from(frame, at)
+    header = (first & 15) * 4
+    if first >> 4 != 4 or header < 20 or total < header:
+        raise FrameError(Reason.BAD_HEADER)
+    if len(frame) < at + total:
+        raise FrameError(Reason.TRUNCATED)
+    place = None
+    if fragment & 0x3FFF:
+        place = Fragment(identification, (fragment & 0x1FFF) * 8, bool(fragment & 0x2000))
+    return _transport(
+        frame,
+        at + header,
+        at + total,
+        l4,
+        src=_MAPPED + src,
+        dst=_MAPPED + dst,
+        vlan=vlan,
+        place=place,
+        ip=at,
+        context=context,
+    )
+
+
+def parse_ip6(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = None) -> Packet:
+    """Parse from an IPv6 header on."""
+    if len(frame) < at + 40:
+        raise FrameError(Reason.TRUNCATED)
+    first, size, l4, src, dst = _IP6.unpack_from(frame, at)
+    if first >> 28 != 6:
+        raise FrameError(Reason.BAD_HEADER)
+    here, end = at + 40, at + 40 + size
+    if len(frame) < end:
+        raise FrameError(Reason.TRUNCATED)
+    place = None
+    seen = 0
+    while l4 in _EXTENSIONS or l4 in {_FRAGMENT, _AUTHENTICATION}:
+        seen += 1
+        if seen > MAX_EXTENSIONS:
+            raise FrameError(Reason.EXT_HEADERS)
+        if end < here + 8:
+            raise FrameError(Reason.TRUNCATED)
+        if l4 == 43 and frame[here + 2] == 0:
+            raise FrameError(Reason.SOURCE_ROUTE)  # RFC 5095
+        following = frame[here]
+        if l4 == _FRAGMENT:
+            word = frame[here + 2] << 8 | frame[here + 3]
+            if word & 0xFFF9:  # RFC 6946: an atomic fragment is none
+                place = Fragment(int.from_bytes(frame[here + 4 : here + 8], "big"), word & 0xFFF8, bool(word & 1))
+            here += 8
+            if place is not None:
+                l4 = following
+                break
+        elif l4 == _AUTHENTICATION:
+            here += (frame[here + 1] + 2) * 4
+        else:
+            here += (frame[here + 1] + 1) * 8
+        l4 = following
+    if here > end:
+        raise FrameError(Reason.TRUNCATED)
+    return _transport(frame, here, end, l4, src=src, dst=dst, vlan=vlan, place=place, ip=at, context=context)
+
+
+def _transport(
+    frame: bytes,
+    at: int,
+    end: int,
+    l4: int,
+    *,
+    src: bytes,
+    dst: bytes,
+    vlan: tuple[int, ...],
+    place: Fragment | None,
+    ip: int,
+    context: Any,
+) -> Packet:
+    sport = dport = seq = ack = flags = urgent = 0
+    data = at
+    room = end - at
+    if place is not None:
+        pass  # ports of a fragment are not to be trusted, and most have none
+    elif l4 == TCP:
+        if room < 20:
+            raise FrameError(Reason.TRUNCATED)
+        sport, dport, seq, ack, offset, flags = _TCP.unpack_from(frame, at)
+        header = (offset >> 4) * 4
+        if header < 20:
+            raise FrameError(Reason.BAD_HEADER)
+        if header > room:
+            raise FrameError(Reason.TRUNCATED)
+        data = at + header
+        if flags & URG:
+            urgent = frame[at + 18] << 8 | frame[at + 19]
+    elif l4 == UDP:
+        if room < 8:
+            raise FrameError(Reason.TRUNCATED)
+        sport, dport = frame[at] << 8 | frame[at + 1], frame[at + 2] << 8 | frame[at + 3]
+        length = frame[at + 4] << 8 | frame[at + 5]
+        # 0 in a UDP GSO super-packet's header is allowed, a length beyond the packet is a lie.
+        if length > room or 0 < length < 8:
+            raise FrameError(Reason.BAD_HEADER)
+        data = at + 8
+        end = at + length if length else end
+    elif l4 in {ICMP, ICMPV6}:
+        if room < 8:
+            raise FrameError(Reason.TRUNCATED)
+        if frame[at] in ((8, 0) if l4 == ICMP else (128, 129)):
+            sport = dport = frame[at + 4] << 8 | frame[at + 5]
+        data = at + 8
+    return Packet(
+        src, dst, sport, dport, l4, vlan, seq, ack, flags, frame[data:end], data, place is not None, frame,
+        at, ip, urgent, place, False, context,
+    )  # fmt: skip
+
+
+def flow_key(packet: Packet, zone: int = 0) -> tuple[bytes, bool]:
+    """`struct ms_key` of the packet's flow, and whether the packet goes from its first endpoint to its second."""
+    sport, dport = packet.sport.to_bytes(2, "big"), packet.dport.to_bytes(2, "big")
+    if packet.src + sport <= packet.dst + dport:
+        return _KEY.pack(packet.src, packet.dst, sport, dport, packet.l4, zone), True
+    return _KEY.pack(packet.dst, packet.src, dport, sport, packet.l4, zone), False
+
+
+def _sum(data: bytes | memoryview) -> int:
+    if len(data) & 1:
+        data = bytes(data) + b"\0"
+    # 16-bit words add up modulo 0xffff, and 0x10000 is 1 modulo 0xffff: one big integer does it.
+    return int.from_bytes(data, "big") % 0xFFFF
+
+
+def checksum_ok(packet: Packet) -> bool:
+    """The TCP or UDP checksum holds, or is the pseudo-header's alone (left to the card by the sender)."""
+    if packet.l4 not in {TCP, UDP} or packet.fragment:
+        return True
+    end = packet.payload_offset + len(packet.payload)
+    segment = packet.frame[packet.l4_offset : end]
+    stored = segment[16:18] if packet.l4 == TCP else segment[6:8]
+    if packet.l4 == UDP and stored == b"\0\0":
+        return True
+    pseudo = packet.src + packet.dst
+    if packet.src.startswith(_MAPPED) and packet.dst.startswith(_MAPPED):
+        pseudo = packet.src[12:] + packet.dst[12:]
+    base = (_sum(pseudo) + len(segment) + packet.l4) % 0xFFFF
+    if int.from_bytes(stored, "big") % 0xFFFF == base:
+        return True
+    return (base + _sum(segment)) % 0xFFFF == 0

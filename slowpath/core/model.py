@@ -1,0 +1,129 @@
+"""What the inspector is told, what it asks for, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from fastpath.abi import Action, Reason, Scope, Verdict
+from fastpath.abi import Protocol as App
+from slowpath.core.frame import Packet
+
+NAMES: Final = {app.name.lower(): app for app in App}
+
+# What TCP bytes may turn out to be before any was seen.
+ANY_TCP: Final = sum(1 << app for app in App if app not in {App.NONE, App.MAX, App.ICMP, App.QUIC})
+ANY_UDP: Final = 1 << App.DNS | 1 << App.UNKNOWN | 1 << App.QUIC | 1 << App.MEMCACHED
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the policy says about a flow that may be one of some protocols."""
+
+    verdict: Verdict
+    reason: Reason = Reason.POLICY
+    rule: str = ""
+    revision: int = 0
+    rule_files: tuple[str, ...] = ()
+    monitor: bool = False
+    reset: bool = True
+    log: str = "deny"
+    word: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """The kernel's session of a packet. `isn` by direction, None where the SYN was not seen."""
+
+    id: int
+    server_is_a: bool
+    isn: tuple[int | None, int | None] = (None, None)
+    midstream: bool = False
+    rule_hash: int = 0
+    judgement: Judgement = field(default_factory=lambda: Judgement(Verdict.UNDECIDED, Reason.PENDING))
+
+
+class Kernel(Protocol):
+    """Injected; synchronous."""
+
+    def session(self, key: bytes) -> SessionInfo | None:
+        """The session of a flow key, or None."""
+
+    def judge(self, key: bytes, session_id: int, possible: int) -> Judgement:
+        """Walk the policy again: the flow is one of `possible` (1 << Protocol each)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exceptions:
+    """Design section 4. INSPECT means: go on as well as it goes (need_more and parse_error: as unknown;
+    midstream: identify what comes).
+    """
+
+    midstream: Action = Action.DENY
+    need_more: Action = Action.INSPECT
+    parse_error: Action = Action.DENY
+    reassembly_limit: Action = Action.DENY
+    overlap_conflict: Action = Action.DENY
+    fragment: Action = Action.DENY
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the inspector."""
+
+    hold_incomplete: float = 0.020
+    need_more: float = 2.0
+    need_more_bytes: int = 64 * 1024
+    # An allow for good waits for the receiver's acknowledgement of the bytes that were judged: a decoy that never
+    # arrives (low TTL, bad checksum) must not speak for the flow. Nothing is held meanwhile.
+    confirm: bool = True
+    # A connection without packets; the kernel's session ends it sooner or later, `forget` tells.
+    idle: float = 300.0
+    # A decided one: the kernel's hand-over takes 100 ms at most.
+    idle_decided: float = 1.0
+    max_flows: int = 65_536
+    # Two directions' queues of 64 KiB, with the headers of their frames.
+    flow_held: int = 256 * 1024
+    # 1,000 flows that hold a full queue.
+    total_held: int = 64 * 1024 * 1024
+    text: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Base of what the shell is to do, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Command):
+    """The packet goes on."""
+
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Discard(Command):
+    """The packet does not go on; the kernel must hear of it where it counts held packets."""
+
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Decide(Command):
+    """Write a verdict to the session. ALLOW becomes a drain in the kernel."""
+
+    key: bytes
+    session_id: int
+    verdict: Verdict
+    scope: Scope
+    reason: Reason
+    protocol: App
+    first_protocol: App
+    judgement: Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Command):
+    """One record of the inspection log. `ts` is the inspector's `now`: the shell turns it into UTC."""
+
+    record: dict[str, Any]

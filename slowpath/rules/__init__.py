@@ -1,0 +1,1 @@
+"""Rule files: what an `inspect` rule of the policy refers to."""
