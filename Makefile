@@ -1,0 +1,59 @@
+# Short names for what ./run and CI do. The tools come from `./run install dev`.
+PY := .venv/bin/python
+CLANG_FORMAT := clang-format-14
+CLANG := clang-14
+C_FILES = $(shell find bpf bench -path bpf/shim/generated -prune -o -name '*.[ch]' -print)
+# -target bpf knows no multiarch folder by itself.
+MULTIARCH = $(firstword $(wildcard /usr/include/*-linux-gnu))
+
+.PHONY: lint ruff ruff-format mypy imports clang-format abi-check bpf-compile shell format abi test unit bench clean
+
+# Each is a target of its own, so that `make -j` runs them side by side.
+lint: ruff ruff-format mypy imports clang-format abi-check bpf-compile shell
+
+ruff:
+	$(PY) -m ruff check --quiet .
+
+ruff-format:
+	$(PY) -m ruff format --quiet --check .
+
+mypy:
+	$(PY) -m mypy --no-error-summary
+
+imports:
+	.venv/bin/lint-imports --no-logo
+
+clang-format:
+	$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
+
+abi-check:
+	$(PY) -m fastpath.abi_gen --check
+
+# The same source without bcc: its rewriter hides warnings that plain clang gives.
+bpf-compile:
+	@if [ -e bpf/gateway.c ]; then set -x; \
+		$(CLANG) -target bpf -g -O2 -Wall -Werror -DMS_PLAIN_CLANG -Ibpf -I$(MULTIARCH) -c bpf/gateway.c -o /dev/null; fi
+
+shell:
+	bash -n run
+	bash -n .ci/run
+
+format:
+	$(PY) -m ruff check --quiet --fix . || true
+	$(PY) -m ruff format --quiet .
+	$(CLANG_FORMAT) -i $(C_FILES)
+
+abi:
+	$(PY) -m fastpath.abi_gen
+
+test:
+	./run test
+
+unit:
+	$(PY) -m pytest -m 'not root'
+
+bench:
+	$(PY) -m bench $(ONLY)
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bpf/shim/generated

@@ -1,0 +1,89 @@
+"""gRPC client of the lab: some calls, one after the other, on one channel.
+
+    grpc_client.py TARGET CALL...
+
+A call is SERVICE/METHOD[:BYTES] (a unary call with a message of that size, 16
+unless stated) or SERVICE/METHOD*COUNT:BYTES (a stream of COUNT messages). Prints a line of
+JSON for each: {"call", "code" (number), "status" (name), "message", "bytes", "seconds"}.
+The exit status is 0 when every call came to an end, whatever its code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+MAX_MESSAGE = 64 * 1024 * 1024
+TIMEOUT = float(os.environ.get("LAB_GRPC_TIMEOUT", "5"))
+CALL = re.compile(r"(?P<method>[\w.]+/\w+)(?:\*(?P<count>\d+))?(?::(?P<size>\d+))?")
+
+
+def body(size: int, index: int = 0) -> bytes:
+    """A message that names itself, so that a lost or doubled one shows."""
+    return (f"message {index:08d} ".encode() * (size // 17 + 1))[:size]
+
+
+def perform(channel: grpc.Channel, call: str) -> dict[str, Any]:
+    """Do one call; raises ValueError for one that can't be read."""
+    match = CALL.fullmatch(call)
+    if not match:
+        raise ValueError(call)
+    size = int(match["size"] or 16)
+    path = f"/{match['method']}"
+    code, message, received, intact = grpc.StatusCode.OK, "", 0, True
+    start = time.perf_counter()
+    try:
+        if match["count"]:
+            sent = [body(size, index) for index in range(int(match["count"]))]
+
+            def requests() -> Iterator[bytes]:
+                yield from sent
+
+            answers = list(channel.stream_stream(path)(requests(), timeout=TIMEOUT))
+            received, intact = sum(map(len, answers)), answers == sent
+        else:
+            answer = channel.unary_unary(path)(body(size), timeout=TIMEOUT)
+            received = len(answer)
+            intact = answer == body(size) or not path.startswith("/lab.Echo/")
+    except grpc.RpcError as error:
+        code, message = error.code(), error.details() or ""
+    seconds = time.perf_counter() - start
+    if not intact:
+        code, message = grpc.StatusCode.DATA_LOSS, "the answer is not what was sent"
+    return {
+        "call": call,
+        "code": code.value[0],
+        "status": code.name,
+        "message": message,
+        "bytes": received,
+        "seconds": round(seconds, 6),
+    }
+
+
+def main() -> int:
+    """Perform the calls of the command line."""
+    if len(sys.argv) < 3:
+        sys.stderr.write("usage: grpc_client.py TARGET CALL...\n")
+        return 2
+    options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE),
+        ("grpc.max_send_message_length", MAX_MESSAGE),
+        # One connection that is not tried again: a reset must show, not be smoothed over.
+        ("grpc.enable_retries", 0),
+    ]
+    with grpc.insecure_channel(sys.argv[1], options=options) as channel:
+        for call in sys.argv[2:]:
+            sys.stdout.write(json.dumps(perform(channel, call)) + "\n")
+            sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
