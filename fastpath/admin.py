@@ -13,7 +13,6 @@ import logging
 import os
 import socket
 import stat
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 # Operators, a scraper and a health probe need a handful; the rest would be somebody holding memory.
 MAX_CONNECTIONS = 32
-# aiohttp waits for the first request without end, so a connection has a life of its own.
+# From the first byte to the last: neither silence nor dribbling keeps a connection for longer.
 CONNECTION_SECONDS = 10.0
 MAX_HEADER = 4096
 SHUTDOWN_SECONDS = 1.0
@@ -120,13 +119,7 @@ class AdminServer:
         if server is None or len(server.connections) >= MAX_CONNECTIONS:
             return _Refusal()
         connection = server()
-        connection_ref = weakref.ref(connection)
-
-        def expire() -> None:
-            if (alive := connection_ref()) is not None:
-                alive.force_close()
-
-        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, expire)
+        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, connection.force_close)
         return connection
 
     async def _get_status(self, _: web.Request) -> web.Response:
@@ -153,7 +146,8 @@ async def _guard(request: web.Request, handler: Callable[[web.Request], Any]) ->
     """A failing callable is logged here and does not show its insides to the client."""
     try:
         response: web.StreamResponse = await handler(request)
-    except web.HTTPException:
+    except web.HTTPException as error:  # 404, 405
+        error.force_close()
         raise
     except Exception:
         log.exception("%s failed", request.path)

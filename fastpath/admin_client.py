@@ -41,6 +41,8 @@ def fetch(path: Path, target: str, *, timeout: float = TIMEOUT) -> tuple[int, by
         connection.request("GET", target)
         response = connection.getresponse()
         body = response.read(MAX_ANSWER + 1)
+        if response.length and len(body) <= MAX_ANSWER:  # a read with a limit does not say so itself
+            raise http.client.IncompleteRead(body, response.length)
     except PermissionError:
         raise CommandError(f"{path}: permission denied (are you root?)", ExitStatus.UNAVAILABLE) from None
     except TimeoutError:

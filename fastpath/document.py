@@ -177,7 +177,7 @@ class Node:
         try:
             number = int(value, 0)
         except ValueError:
-            raise self.fail(f"expected a whole number, not {value!r}") from None
+            raise self.fail(f"expected a whole number, not {value[:40]!r}") from None
         if not low <= number <= high:
             raise self.fail(f"{number} is not within {low}..{high}")
         return number
@@ -231,7 +231,8 @@ class _Composer(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             self.aliases += 1
             if self.aliases > MAX_ALIASES:
-                raise yaml.MarkedYAMLError(problem="too many aliases", problem_mark=self.peek_event().start_mark)
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                raise yaml.MarkedYAMLError(problem="too many aliases", problem_mark=mark)
         return super().compose_node(parent, index)
 
 

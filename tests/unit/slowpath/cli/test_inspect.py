@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -203,7 +201,8 @@ def test_follow_until_interrupted(path: Path) -> None:
 # What `inspect` must never load: each costs more than the rest of its start.
 HEAVY = (
     "aiohttp", "pyroute2", "bcc", "scapy", "dpkt", "asyncio", "ctypes", "jsonschema", "prometheus_client", "hpack",
-    "httptools", "yaml", "http.client", "email", "importlib.metadata", "fastpath.abi", "logging", "tempfile", "subprocess",
+    "httptools", "yaml", "http.client", "email", "importlib.metadata", "fastpath.abi", "logging", "tempfile",
+    "subprocess",
 )  # fmt: skip
 
 
@@ -216,12 +215,3 @@ print([name for name in {HEAVY!r} if name in sys.modules], status)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] 0"
-
-
-def test_start_is_fast(path: Path) -> None:
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([*COMMAND, "--input-file", str(path), "--last", "1"], check=True, stdout=subprocess.DEVNULL)
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.150 * (2 if os.environ.get("CI") else 1)

@@ -165,8 +165,8 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(
-    ["event", "verdict", "protocol", "rule", "reason", "path", "session", "http", "grpc", "packets", "bytes", "duration",
-     "end", "enforced"]
+    ["event", "verdict", "protocol", "rule", "reason", "path", "session", "http", "grpc", "packets", "bytes",
+     "duration", "end", "enforced"]
 )  # fmt: skip
 
 

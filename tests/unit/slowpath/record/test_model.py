@@ -180,7 +180,7 @@ def test_address(text: str) -> None:
 
 def test_unknown_numbers_are_refused() -> None:
     for change in ({"protocol": 200}, {"first_protocol": 200}, {"verdict": 9}):
-        with pytest.raises(ValueError, match="9|200"):
+        with pytest.raises(ValueError, match=r"9|200"):
             model.event_record(event(abi.EventKind.VERDICT, ALLOW, **change), rule_name, OFFSET)
     made = event(abi.EventKind.END, ALLOW)
     with pytest.raises(ValueError, match="no way to end"):

@@ -234,19 +234,5 @@ def test_refuses_what_is_no_file(path: Path, kind: str) -> None:
         os.mkfifo(path)
     else:
         path.symlink_to("/etc/passwd")
-    with pytest.raises(OSError, match="records.jsonl"):
+    with pytest.raises(OSError, match=r"records\.jsonl"):
         Writer(path)
-
-
-def test_fast_enough(path: Path) -> None:
-    writer = Writer(path)
-    record = sample.record(1)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(2000):
-            writer.write(record)
-        best = min(best, (time.perf_counter() - start) / 2000)
-    writer.close()
-    # 6 us on the development machine, whose target is 15; more is left for a busy CI.
-    assert best < 60e-6
