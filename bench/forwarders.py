@@ -1,0 +1,85 @@
+"""What may stand between client and server: each puts itself into a lab's gateway namespace.
+
+Every forwarder has a lab of its own and all exist at once, so a round asks them one after
+the other without attaching anything. Two of them are plain forwarding: the ratio between these two
+is what a ratio means on this machine at this hour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+
+from bench import rules
+from bench.programs import peers
+from bench.results import HIGHER, LOWER, Result
+from bench.rounds import interleaved
+from bench.traffic import Ends
+from tests.lab.namespaces import Lab, LabError, Namespace
+
+INTERFACES = ("seg0", "seg1")
+
+Forwarder = Callable[[Lab], AbstractContextManager[object]]
+Measure = Callable[[Ends], float]
+
+
+def inside(lab: Lab, *argv: str, stdin: str | None = None) -> None:
+    """Run a tool in the gateway's namespace."""
+    done = lab.run(Namespace.GATEWAY, argv, stdin=stdin)
+    if done.returncode:
+        raise LabError(f"{argv[0]}: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def plain(_lab: Lab) -> Iterator[None]:
+    """The kernel forwards, nobody looks."""
+    yield
+
+
+@contextlib.contextmanager
+def minimal(lab: Lab) -> Iterator[None]:
+    """minimal.c at the ingress of both segments."""
+    with peers() as programs:
+        for interface in INTERFACES:
+            inside(lab, "tc", "qdisc", "add", "dev", interface, "clsact")
+            pin = str(programs.root / "minimal")
+            inside(
+                lab, "tc", "filter", "add", "dev", interface, "ingress", "bpf", "direct-action", "object-pinned", pin
+            )
+        yield
+
+
+@contextlib.contextmanager
+def nftables(lab: Lab) -> Iterator[None]:
+    """Connection tracking and 1,000 rules."""
+    inside(lab, "nft", "-f", "-", stdin=rules.nftables())
+    yield
+
+
+FORWARDERS: dict[str, Forwarder] = {"plain": plain, "plain_again": plain, "minimal": minimal, "nftables": nftables}
+
+
+def compare(name: str, unit: str, measure: Measure, better: str, target: float) -> Iterator[Result]:
+    """Run `measure` through every forwarder. Ours against plain has the target; that of plain against
+    plain says which part of a miss, or of a win, is noise.
+    """
+    with ExitStack() as stack:
+        subjects = {}
+        for forwarder, enter in FORWARDERS.items():
+            lab = stack.enter_context(Lab())
+            stack.enter_context(enter(lab))
+            ends = stack.enter_context(Ends(lab))
+            subjects[forwarder] = lambda ends=ends: measure(ends)
+        figures = interleaved(subjects)
+    best = min if better == LOWER else max
+    floors = {forwarder: best(values) for forwarder, values in figures.items()}
+    reference = floors["plain"]
+    for forwarder in ("plain_again", "minimal", "nftables"):
+        yield Result(f"{name}.{forwarder}", unit, floors[forwarder], reference, better=better)
+    if "ours" in floors:
+        yield Result(name, unit, floors["ours"], reference, target, better)
+        yield Result(f"{name}.against_nftables", unit, floors["ours"], floors["nftables"], 1.0, better)
+
+
+__all__ = ["FORWARDERS", "HIGHER", "LOWER", "compare"]

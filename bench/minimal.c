@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * What any session tracker in TC must do, and nothing else: the bench's reference.
+ *
+ *   empty    returns
+ *   minimal  Ethernet, IPv4, ports; one lookup in the same kind of map as the gateway's
+ *            sessions, with the same key, value size and clock; two counters; a miss inserts
+ *   scatter  puts the next client address into the frame, then calls target[0]: many flows
+ *            in one BPF_PROG_TEST_RUN
+ *
+ * ENTRIES, VALUE_BYTES and TABLE_FLAGS come from the gateway's own table.
+ */
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+
+#define PASS (-1) /* TC_ACT_UNSPEC, as the gateway */
+#define BE16(x) __builtin_bswap16(x)
+#define BE32(x) __builtin_bswap32(x)
+
+struct key {
+	__u32 addr_a[4];
+	__u32 addr_b[4];
+	__u16 port_a;
+	__u16 port_b;
+	__u8 l4;
+	__u8 zone;
+	__u16 pad;
+};
+
+struct value {
+	__u64 packets;
+	__u64 bytes;
+	__u64 last_jiffies;
+	__u8 rest[VALUE_BYTES - 24];
+};
+
+struct walk {
+	__u64 next;
+	__u64 step;
+	__u64 count;
+	__u64 base; /* host order */
+};
+
+BPF_F_TABLE("lru_hash", struct key, struct value, flows, ENTRIES, TABLE_FLAGS);
+BPF_TABLE("percpu_array", __u32, struct value, fresh, 1);
+BPF_TABLE("array", __u32, struct walk, walk, 1);
+BPF_TABLE("prog", __u32, __u32, target, 1);
+
+int empty(struct __sk_buff *skb)
+{
+	return PASS;
+}
+
+int minimal(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+	struct iphdr *ip = data + sizeof(*eth);
+	__u16 *ports = data + sizeof(*eth) + sizeof(*ip);
+
+	/* Both protocols have the ports in front and at least eight bytes. */
+	if ((void *)(ports + 4) > end || eth->h_proto != BE16(ETH_P_IP) || ip->ihl != 5)
+		return PASS;
+	if (ip->protocol != 6 && ip->protocol != 17)
+		return PASS;
+
+	/* One entry for both directions: the lower end is `a`. */
+	struct key key = {.l4 = ip->protocol};
+	int lower = BE32(ip->saddr) < BE32(ip->daddr);
+	key.addr_a[2] = key.addr_b[2] = BE32(0xffff);
+	key.addr_a[3] = lower ? ip->saddr : ip->daddr;
+	key.addr_b[3] = lower ? ip->daddr : ip->saddr;
+	key.port_a = lower ? ports[0] : ports[1];
+	key.port_b = lower ? ports[1] : ports[0];
+
+	struct value *flow = flows.lookup(&key);
+	if (!flow) {
+		__u32 zero = 0;
+		struct value *made = fresh.lookup(&zero);
+		if (made)
+			flows.insert(&key, made);
+		return PASS;
+	}
+	flow->packets += 1;
+	flow->bytes += skb->len;
+	__u64 now = bpf_jiffies64();
+	if (flow->last_jiffies != now)
+		flow->last_jiffies = now;
+	return PASS;
+}
+
+/* skb->priority says where the client's address stands: 0 as the source, 4 as the destination. */
+int scatter(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct walk *w = walk.lookup(&zero);
+
+	if (!w)
+		return 2;
+	__u32 index = (w->next++ * w->step) % w->count;
+	__u32 *address = (void *)(long)skb->data + 26 + (skb->priority & 4);
+	if ((void *)(address + 1) > (void *)(long)skb->data_end)
+		return 2;
+	*address = BE32((__u32)w->base + index);
+	target.call(skb, 0);
+	return 2;
+}

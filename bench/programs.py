@@ -1,0 +1,77 @@
+"""The bench's own BPF programs (minimal.c), compiled as the gateway's are and pinned apart from it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastpath import abi
+from fastpath.libbpf import Map, MapShape, Program
+from fastpath.loader.compile import compile_and_pin
+from fastpath.loader.source import flatten
+
+SOURCE = Path(__file__).with_name("minimal.c")
+BPFFS = Path("/sys/fs/bpf")
+PREFIX = "microseg-bench-"
+
+PROGRAMS = ("empty", "minimal", "scatter")
+MAPS = ("flows", "walk", "target")
+
+ENTRIES = 1_000_000
+
+
+class Peers:
+    """Empty and minimal program, and the one that runs any program over many flows."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.empty, self.minimal, self.scatter = (Program.open(root / name) for name in PROGRAMS)
+        self.flows, self._walk, self._target = (Map.open(root / name) for name in MAPS)
+
+    def aim(self, program: Program) -> None:
+        """What `scatter` calls from now on."""
+        self._target.update(struct.pack("=I", 0), struct.pack("=I", program.fd))
+
+    def spread(self, base: int, count: int, step: int = 1) -> None:
+        """Which addresses `scatter` takes from now on: `base` + 0 .. `count` - 1, each once before any
+        comes again (`step` and `count` have no common divisor).
+        """
+        self._walk.update(struct.pack("=I", 0), struct.pack("=4Q", 0, step, count, base))
+
+
+@contextlib.contextmanager
+def peers(sessions: MapShape | None = None) -> Iterator[Peers]:
+    """Compile, pin, and remove in the end; the flow table is like the gateway's `sessions`."""
+    sweep()
+    root = BPFFS / f"{PREFIX}{os.getpid()}"
+    root.mkdir(mode=0o700)
+    try:
+        compile_and_pin(
+            flatten(SOURCE),
+            cflags=[
+                f"-DENTRIES={sessions.max_entries if sessions else ENTRIES}",
+                f"-DVALUE_BYTES={ctypes.sizeof(abi.Session)}",
+                f"-DTABLE_FLAGS={sessions.flags if sessions else 0}",
+                "-Wno-everything",
+            ],
+            programs={name: root / name for name in PROGRAMS},
+            maps={name: root / name for name in MAPS},
+        )
+        made = Peers(root)
+        if sessions and made.flows.shape != sessions:
+            raise RuntimeError(f"the bench's table is {made.flows.shape}, the gateway's {sessions}")
+        yield made
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove what a killed bench left."""
+    for root in BPFFS.glob(f"{PREFIX}*"):
+        if not Path(f"/proc/{root.name.removeprefix(PREFIX)}").exists():
+            shutil.rmtree(root, ignore_errors=True)

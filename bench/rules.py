@@ -1,0 +1,44 @@
+"""The 1,000 rules that nftables and the gateway are both given.
+
+None but the last matches the bench's traffic, and neighbours differ in address and port, so
+nothing can be merged: what looks at rules one by one looks at all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COUNT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Allow TCP from a source to a destination prefix, on one port."""
+
+    source: str
+    destination: str
+    port: int
+
+
+def decoys() -> list[Rule]:
+    """All but the last."""
+    return [
+        Rule(f"10.{100 + n % 100}.{n // 10}.0/24", f"172.16.{n % 256}.{n // 256}/32", 1000 + n)
+        for n in range(COUNT - 1)
+    ]
+
+
+def nftables() -> str:
+    """For ``nft -f``: stateful as is usual, established flows first, and nothing else passes."""
+    lines = [f"ip saddr {rule.source} ip daddr {rule.destination} tcp dport {rule.port} accept" for rule in decoys()]
+    body = "\n".join(f"    {line}" for line in lines)
+    return f"""\
+table inet bench {{
+  chain forward {{
+    type filter hook forward priority filter; policy drop;
+    ct state established,related accept
+{body}
+    ip saddr 10.77.0.0/16 ip daddr 10.77.0.0/16 accept
+  }}
+}}
+"""
