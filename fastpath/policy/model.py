@@ -1,0 +1,197 @@
+"""Rules in priority order, as everything else of the policy package sees them."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from fastpath.abi import Action, Limit, Protocol, RuleFlag
+from fastpath.document import Network
+
+ICMP = 1
+TCP = 6
+UDP = 17
+ICMP6 = 58
+PROTOCOL_NUMBERS = {"icmp": ICMP, "tcp": TCP, "udp": UDP, "icmp6": ICMP6}
+
+# A set of rules is one bit per rule, 64 words of 64 bits.
+MAX_RULES = Limit.POLICY_WORDS * 64
+MAX_PRIORITY = 65535
+DEFAULT_PRIORITY = 1000
+# `Rule.apps` of a rule that names no application protocol.
+ANY_APP = 0xFFFFFFFF
+# How records call the default rule; no other rule may have this id.
+DEFAULT_ID = "default"
+
+# What identification can answer so far. Another protocol's flows are `unknown`, so a rule that
+# named it would silently never match.
+RECOGNISED = (
+    Protocol.UNKNOWN,
+    Protocol.HTTP,
+    Protocol.HTTP2,
+    Protocol.GRPC,
+    Protocol.WEBSOCKET,
+    Protocol.TLS,
+    Protocol.DNS,
+    Protocol.MYSQL,
+    Protocol.POSTGRES,
+    Protocol.REDIS,
+    Protocol.MONGODB,
+    Protocol.SSH,
+)
+
+_APPS = sum(1 << app for app in Protocol if app not in {Protocol.NONE, Protocol.MAX})
+_TCP_APPS = _APPS & ~(1 << Protocol.ICMP | 1 << Protocol.QUIC)
+_UDP_APPS = 1 << Protocol.UNKNOWN | 1 << Protocol.DNS | 1 << Protocol.QUIC | 1 << Protocol.MEMCACHED
+
+
+def all_protocols(l4: int) -> int:
+    """What a flow of IP protocol `l4` may turn out to be before a byte of payload is seen:
+    a mask of ``1 << Protocol``. The same as `all_protocols` in bpf/lib/policy.h.
+    """
+    if l4 in {ICMP, ICMP6}:
+        return 1 << Protocol.ICMP
+    if l4 == TCP:
+        return _TCP_APPS
+    return _UDP_APPS if l4 == UDP else 1 << Protocol.UNKNOWN
+
+
+class Log(enum.StrEnum):
+    """Which verdicts get a record."""
+
+    NONE = "none"
+    DENY = "deny"
+    ALL = "all"
+
+    @property
+    def flags(self) -> int:
+        """As `RuleFlag` bits."""
+        return {
+            Log.NONE: 0,
+            Log.DENY: int(RuleFlag.LOG_DENY),
+            Log.ALL: RuleFlag.LOG_ALL | RuleFlag.LOG_DENY,
+        }[self]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFileUse:
+    """A rule file that an `inspect` rule names, and the digest of what it said when it was read."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. An empty tuple means "any"; conditions of different fields must all hold.
+
+    `ports` are destination ports, inclusive ranges, and only stand beside TCP and UDP in `protocols`
+    (IP protocol numbers); `apps` is a mask of ``1 << Protocol``. Networks are without host bits, and
+    none lies within ::ffff:0:0/96. `line` is its place in the file, 1-based, 0 = unknown.
+    """
+
+    id: str
+    action: Action
+    sources: tuple[Network, ...] = ()
+    destinations: tuple[Network, ...] = ()
+    protocols: tuple[int, ...] = ()
+    ports: tuple[tuple[int, int], ...] = ()
+    apps: int = ANY_APP
+    rule_files: tuple[RuleFileUse, ...] = ()
+    reset: bool = False
+    log: Log = Log.DENY
+    monitor: bool = False
+    down_allow: bool = False
+    priority: int = DEFAULT_PRIORITY
+    description: str = ""
+    line: int = 0
+
+    @property
+    def identify(self) -> bool:
+        """`inspect` without rule files: find out the protocol, then walk the policy again."""
+        return self.action == Action.INSPECT and not self.rule_files
+
+    @property
+    def candidate(self) -> bool:
+        """A walk that meets the rule may have to go on behind it, depending on the application protocol."""
+        return self.identify or self.apps != ANY_APP
+
+    @cached_property
+    def flags(self) -> int:
+        """`ms_rule.flags`."""
+        return (
+            _attributes(self.log, self.reset, self.monitor)
+            | (RuleFlag.DOWN_ALLOW if self.down_allow else 0)
+            | (RuleFlag.FILES if self.rule_files else 0)
+            | (RuleFlag.IDENTIFY if self.identify else 0)
+        )
+
+    @cached_property
+    def hash(self) -> int:
+        """32 bits, never 0, over what the rule means: its conditions, action, attributes and the contents of its
+        rule files, whatever its name or place in the policy. A session judged by a rule of the same hash is
+        not judged again after a reload.
+        """
+        meaning = (
+            sorted(map(str, self.sources)),
+            sorted(map(str, self.destinations)),
+            sorted(set(self.protocols)),
+            merged(self.ports),
+            self.apps,
+            int(self.action),
+            self.flags,
+            # In order: the first rule that matches decides, across the files.
+            [(use.name, use.digest) for use in self.rule_files],
+        )
+        return int.from_bytes(hashlib.sha256(repr(meaning).encode()).digest()[:4], "big") or 1
+
+
+@dataclass(frozen=True)
+class Default:
+    """What happens to a flow that no rule matches."""
+
+    action: Action = Action.DENY
+    reset: bool = False
+    log: Log = Log.DENY
+    monitor: bool = False
+
+    @property
+    def flags(self) -> int:
+        """`ms_config.default_flags`."""
+        return _attributes(self.log, self.reset, self.monitor)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Rules, the first to match first. Given in any order; equal priorities keep the order given."""
+
+    rules: tuple[Rule, ...] = ()
+    default: Default = Default()
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(sorted(self.rules, key=lambda rule: rule.priority)))
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Inclusive ranges, sorted, those that overlap or touch made one."""
+    result: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if result and low <= result[-1][1] + 1:
+            result[-1] = (result[-1][0], max(high, result[-1][1]))
+        else:
+            result.append((low, high))
+    return result
+
+
+def is_mapped(network: ipaddress.IPv6Network) -> bool:
+    """The network holds nothing but IPv4-mapped addresses (RFC 4291 2.5.5.2), ::ffff:0:0/96."""
+    return network.prefixlen >= 96 and int(network.network_address) >> 32 == 0xFFFF
+
+
+def _attributes(log: Log, reset: bool, monitor: bool) -> int:
+    return log.flags | (RuleFlag.RESET if reset else 0) | (RuleFlag.MONITOR if monitor else 0)

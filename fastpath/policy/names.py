@@ -1,0 +1,105 @@
+"""Which rule a number in a verdict word stands for: one small JSON file for each revision.
+
+The fast path writes it before it loads the revision; the inspector and the commands read it,
+in other processes and while newer revisions are in force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastpath.policy.model import DEFAULT_ID, Default, Policy, Rule
+
+# Sessions of older revisions than these were judged again long ago.
+KEPT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRule:
+    """What others than the kernel need to know of a rule."""
+
+    id: str
+    action: str  # allow, deny, inspect
+    rule_files: tuple[str, ...] = ()
+    monitor: bool = False
+    reset: bool = False
+    log: str = "deny"  # none, deny, all
+    down: str = "deny"  # on_inspector_down: allow, deny
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The rules of one revision, in order."""
+
+    revision: int
+    default: NamedRule
+    rules: tuple[NamedRule, ...]
+
+    def rule(self, number: int) -> NamedRule:
+        """By the rule number of a verdict word: 0 = the default. IndexError when the revision has no such rule."""
+        if number < 0:
+            raise IndexError(number)
+        return self.rules[number - 1] if number else self.default
+
+
+def describe(policy: Policy, revision: int) -> dict[str, Any]:
+    """Ready for JSON, and for `read_names` to take apart."""
+    return {
+        "revision": revision,
+        "default": asdict(_named(DEFAULT_ID, policy.default)),
+        "rules": [asdict(_named(rule.id, rule)) for rule in policy.rules],
+    }
+
+
+def write_names(run_dir: Path, revision: int, policy: Policy) -> Path:
+    """Write ``run_dir/policy/<revision>.json``, whole or not at all, and remove all but the newest 16. OSError."""
+    folder = run_dir / "policy"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{revision}.json"
+    fresh = folder / f".{revision}.new"
+    fresh.write_text(json.dumps(describe(policy, revision), separators=(",", ":")))
+    fresh.replace(path)
+    for old in sorted(_revisions(folder), reverse=True)[KEPT:]:
+        (folder / f"{old}.json").unlink(missing_ok=True)
+    return path
+
+
+def read_names(run_dir: Path, revision: int) -> Names | None:
+    """The names of a revision, None when there are none (any more). ValueError when the file is not one of ours."""
+    path = run_dir / "policy" / f"{revision}.json"
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        content = json.loads(raw)
+        return Names(int(content["revision"]), _read(content["default"]), tuple(map(_read, content["rules"])))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the names of a revision: {error}") from None
+
+
+def _named(rule_id: str, rule: Rule | Default) -> NamedRule:
+    return NamedRule(
+        id=rule_id,
+        action=rule.action.name.lower(),
+        rule_files=tuple(use.name for use in rule.rule_files) if isinstance(rule, Rule) else (),
+        monitor=rule.monitor,
+        reset=rule.reset,
+        log=str(rule.log),
+        down="allow" if isinstance(rule, Rule) and rule.down_allow else "deny",
+    )
+
+
+def _read(content: dict[str, Any]) -> NamedRule:
+    return NamedRule(**{**content, "rule_files": tuple(content["rule_files"])})
+
+
+def _revisions(folder: Path) -> Iterable[int]:
+    for file in folder.glob("*.json"):
+        with contextlib.suppress(ValueError):
+            yield int(file.stem)

@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from fastpath.abi import Action
+from fastpath.policy.model import Default, Log, Policy, Rule, RuleFileUse
+from fastpath.policy.names import KEPT, NamedRule, Names, describe, read_names, write_names
+
+POLICY = Policy(
+    (
+        Rule("ssh", Action.DENY, reset=True, log=Log.NONE, priority=2000),
+        Rule(
+            "web",
+            Action.INSPECT,
+            rule_files=(RuleFileUse("web", "abc"), RuleFileUse("more", "def")),
+            monitor=True,
+            log=Log.ALL,
+            down_allow=True,
+        ),
+    ),
+    Default(Action.ALLOW, log=Log.ALL, monitor=True),
+)
+WEB = NamedRule("web", "inspect", ("web", "more"), monitor=True, reset=False, log="all", down="allow")
+SSH = NamedRule("ssh", "deny", (), monitor=False, reset=True, log="none", down="deny")
+DEFAULT = NamedRule("default", "allow", (), monitor=True, reset=False, log="all", down="deny")
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = write_names(tmp_path, 7, POLICY)
+    assert path == tmp_path / "policy/7.json"
+    assert read_names(tmp_path, 7) == Names(7, DEFAULT, (WEB, SSH))
+
+
+def test_describe_is_json() -> None:
+    assert json.loads(json.dumps(describe(POLICY, 7)))["rules"][0]["rule_files"] == ["web", "more"]
+
+
+def test_by_the_number_of_a_verdict_word() -> None:
+    names = Names(7, DEFAULT, (WEB, SSH))
+    assert [names.rule(number) for number in (0, 1, 2)] == [DEFAULT, WEB, SSH]
+    for number in (3, -1):
+        with pytest.raises(IndexError):
+            names.rule(number)
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    for revision in range(1, KEPT + 5):
+        write_names(tmp_path, revision, Policy())
+    (tmp_path / "policy/notes.json").write_text("")
+    write_names(tmp_path, 100, Policy())
+    kept = sorted(int(file.stem) for file in (tmp_path / "policy").glob("*.json") if file.stem != "notes")
+    assert kept == [*range(6, KEPT + 5), 100]
+    assert len(kept) == KEPT
+    assert read_names(tmp_path, 5) is None
+    # Nothing half-written lies about.
+    assert len(list((tmp_path / "policy").iterdir())) == KEPT + 1
+
+
+def test_a_revision_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    write_names(tmp_path, 7, POLICY)
+    write_names(tmp_path, 7, Policy())
+    assert read_names(tmp_path, 7) == Names(7, NamedRule("default", "deny"), ())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"revision":1,"default":{},"rules":[]}', "\u00e4"])
+def test_a_foreign_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy/1.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"policy/1\.json: not the names of a revision"):
+        read_names(tmp_path, 1)
