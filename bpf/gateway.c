@@ -4,7 +4,7 @@
  *
  *   ms_ingress, ms_egress   parse, one session lookup, account, act
  *   ms_judge                no session, an ended one, or an older revision: walk the policy
- *   ms_identify             first payload of an undecided session
+ *   ms_identify, ms_decide  first payload of an undecided session: what is it, and the policy again
  *   ms_reset                answer a denied TCP segment
  *   ms_tap                  frames that the inspector released
  *   ms_wall                 far end of the tap: nothing enters the host there
@@ -48,7 +48,7 @@ MS_INLINE int icmp_error(struct __sk_buff *skb, struct ms_packet *p, struct ms_c
 		return MS_PASS;
 	struct ms_session *s = sessions_lookup(&p->key);
 	if (!s || word_verdict(s->verdict) == MS_VERDICT_DENY)
-		return drop(MS_REASON_ICMP_UNRELATED, cfg->default_flags & MS_RULE_MONITOR);
+		return drop(MS_REASON_ICMP_UNRELATED, cfg->monitor);
 	return MS_PASS;
 }
 
@@ -58,7 +58,7 @@ MS_INLINE int released(struct __sk_buff *skb, struct ms_packet *p, struct ms_ses
 	__u64 word = s->verdict;
 
 	__sync_fetch_and_add(&s->released[dir & 1], 1);
-	count(MS_STAT_RELEASED);
+	count_packets(skb, MS_STAT_RELEASED);
 	if (word_verdict(word) == MS_VERDICT_DENY)
 		return deny(skb, p, word, hook, MS_JUDGED);
 	return MS_PASS;
@@ -87,9 +87,9 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook, int pulled)
 			bpf_skb_pull_data(skb, len < MS_PULL_BYTES ? len : MS_PULL_BYTES);
 			if (judged)
 				skb->mark |= cfg->mark_judged;
-			return tail(skb, hook == MS_INGRESS ? MS_PROG_INGRESS : MS_PROG_EGRESS, hook, 0);
+			return tail(skb, &p, hook == MS_INGRESS ? MS_PROG_INGRESS : MS_PROG_EGRESS, hook, 0);
 		}
-		return drop(reason, cfg->default_flags & MS_RULE_MONITOR);
+		return drop(reason, cfg->monitor);
 	}
 	if (p.kind == MS_KIND_NEIGHBOUR || (p.kind == MS_KIND_NEIGHBOUR_UNICAST && hook == MS_EGRESS)) {
 		count(MS_STAT_NEIGHBOUR);
@@ -105,21 +105,21 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook, int pulled)
 	if (p.kind == MS_KIND_ICMP_ERROR)
 		return icmp_error(skb, &p, cfg, hook);
 	if (p.kind == MS_KIND_NEIGHBOUR_UNICAST)
-		return tail(skb, MS_PROG_JUDGE, hook, 0);
+		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
 
 	struct ms_session *s = sessions_lookup(&p.key);
 	if (!s) {
 		/* It was judged once and its session is gone since: nobody vouches for it. */
 		if (judged)
 			return drop(MS_REASON_TAP, 0);
-		return tail(skb, MS_PROG_JUDGE, hook, 0);
+		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
 	}
 	int dir = direction_of(s, &p);
 	if (judged && s->held[dir & 1] != s->released[dir & 1])
 		return released(skb, &p, s, dir, hook);
 	if (word_revision(s->verdict) != cfg->revision || expired(s, cfg, now) ||
 	    (p.l4 == MS_IP_TCP && opens_anew(s, &p, dir)))
-		return tail(skb, MS_PROG_JUDGE, hook, 0);
+		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
 	account(skb, s, &p, dir, now);
 	if (p.first_fragment && word_verdict(s->verdict) == MS_VERDICT_ALLOW)
 		fragment_first(&p, now);
@@ -167,10 +167,8 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 	if (!cfg || !room)
 		return MS_DROP;
 	struct ms_packet *p = &room->packet;
-	int monitor = cfg->default_flags & MS_RULE_MONITOR;
-	int reason = parse(skb, p);
-	if (reason)
-		return drop(reason, monitor);
+	int monitor = cfg->monitor;
+	int reason;
 	if (p->kind == MS_KIND_NEIGHBOUR_UNICAST)
 		return to_host(skb, p) ? MS_PASS : drop(MS_REASON_BAD_HEADER, monitor);
 
@@ -210,7 +208,7 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 			/* The first packet seen may be the server's: would the client be allowed? */
 			if (!error && !reversed && word_verdict(walk.word) == MS_VERDICT_DENY &&
 			    cfg->exceptions[MS_EXCEPTION_MIDSTREAM] != MS_ACTION_DENY)
-				return tail(skb, MS_PROG_JUDGE, hook, MS_REVERSED);
+				return tail(skb, p, MS_PROG_JUDGE, hook, MS_REVERSED);
 		}
 		reason = judge_first(skb, p, cfg, hook, error, &walk, &flags);
 		if (reason)
@@ -238,42 +236,52 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 
 MS_PROGRAM(ms_identify)(struct __sk_buff *skb)
 {
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+
+	if (!room)
+		return MS_DROP;
+	struct ms_packet *p = &room->packet;
+	struct ms_session *s = sessions_lookup(&p->key);
+	if (!s)
+		return drop(MS_REASON_CLOSED, 0);
+	int dir = direction_of(s, p);
+
+	room->matches = 0;
+	room->open = 0;
+	/* Only what starts the stream, is in order and whole can be told here. */
+	int in_order = p->l4 != MS_IP_TCP || p->seq == s->isn[dir & 1] + 1;
+	if (in_order && !p->first_fragment && !(p->tcp_flags & MS_TCP_SYN_BIT)) {
+		room->n = load_payload(skb, p, room->bytes);
+		if (room->n)
+			identify(room, p->payload_len, p->l4, dir);
+	}
+	progs_call(skb, MS_PROG_DECIDE);
+	return drop(MS_REASON_NO_POLICY, 0);
+}
+
+MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
+{
 	struct ms_walk walk = {};
 	struct ms_config *cfg = config_get();
 	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
 	__u64 now = bpf_jiffies64();
+	int hook = skb->cb[0] ? MS_EGRESS : MS_INGRESS;
 
 	if (!cfg || !room)
 		return MS_DROP;
 	struct ms_packet *p = &room->packet;
-	int reason = parse(skb, p);
-	if (reason)
-		return drop(reason, cfg->default_flags & MS_RULE_MONITOR);
 	struct ms_session *s = sessions_lookup(&p->key);
 	if (!s)
 		return drop(MS_REASON_CLOSED, 0);
-	/* Through memory, so that the checks below are verified once for both directions. */
-	room->dir = direction_of(s, p);
-	int dir = *(volatile __u32 *)&room->dir & 1;
-	__u32 protocol = MS_PROTOCOL_NONE;
-	__u64 word = s->verdict;
+	int dir = direction_of(s, p);
+	int reversed = dir == MS_TO_CLIENT;
+	__u32 protocol = identified(room);
+	__u16 port = reversed ? p->sport : p->dport;
 
-	/* Only what starts the stream, is in order and whole can be told here. */
-	int in_order = p->l4 != MS_IP_TCP || p->seq == s->isn[dir & 1] + 1;
-	if (in_order && !p->first_fragment && !(p->tcp_flags & MS_TCP_SYN_BIT)) {
-		__u32 n = p->payload_len;
-		if (n > MS_SCAN_BYTES)
-			n = MS_SCAN_BYTES;
-		ms_opaque(n);
-		if (n > 0 && n <= MS_SCAN_BYTES && !bpf_skb_load_bytes(skb, p->payload, room->bytes, n))
-			protocol = identify(room, n, p->payload_len, p->l4, dir);
-	}
-	int hook = skb->cb[0] ? MS_EGRESS : MS_INGRESS;
 	if (protocol == MS_PROTOCOL_NONE ||
-	    policy_walk(cfg, dir == MS_TO_SERVER ? packet_src(p) : packet_dst(p),
-			dir == MS_TO_SERVER ? packet_dst(p) : packet_src(p), p->l4,
-			ms_be16(dir == MS_TO_SERVER ? p->dport : p->sport), 1 << protocol, &room->walk, &walk)) {
-		word = word_with_verdict(word, MS_VERDICT_INSPECT);
+	    policy_walk(cfg, reversed ? packet_dst(p) : packet_src(p), reversed ? packet_src(p) : packet_dst(p), p->l4,
+			ms_be16(port), 1 << protocol, &room->walk, &walk)) {
+		__u64 word = word_with_verdict(s->verdict, MS_VERDICT_INSPECT);
 		s->verdict = word;
 		return inspect(skb, p, s, cfg, word, dir, hook, now);
 	}
@@ -297,7 +305,7 @@ MS_PROGRAM(ms_reset)(struct __sk_buff *skb)
 	if (!room)
 		return MS_DROP;
 	struct ms_packet *p = &room->packet;
-	if (parse(skb, p) || p->kind != MS_KIND_SESSION || p->l4 != MS_IP_TCP)
+	if (p->kind != MS_KIND_SESSION || p->l4 != MS_IP_TCP)
 		return MS_DROP;
 	struct ms_session *s = sessions_lookup(&p->key);
 	return reset_both(skb, p, s, s ? direction_of(s, p) : MS_TO_SERVER);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "5dcb8e71fc9a"
+ABI_HASH = "779223e5c60c"
 
 
 class Verdict(IntEnum):
@@ -237,6 +237,7 @@ class Prog(IntEnum):
     JUDGE = 2
     IDENTIFY = 3
     RESET = 4
+    DECIDE = 5
     MAX = 8
 
 
@@ -317,10 +318,9 @@ class Config(Structure):
         ("capacity", c_uint64),
         ("exceptions", c_uint8 * 16),
         ("failsafe", c_uint16 * 16),
-        ("default_flags", c_uint32),
-        ("default_action", c_uint8),
+        ("monitor", c_uint32),
         ("pressure", c_uint8),
-        ("pad", c_uint8 * 2),
+        ("pad", c_uint8 * 3),
     )
 
 

@@ -260,6 +260,7 @@ enum ms_prog {
 	MS_PROG_JUDGE = 2,
 	MS_PROG_IDENTIFY = 3,
 	MS_PROG_RESET = 4,
+	MS_PROG_DECIDE = 5,
 	MS_PROG_MAX = 8,
 };
 
@@ -301,7 +302,7 @@ struct ms_session {
 	__u8 told;	  /* bit 0: far side of a denied flow was reset; bit 1 + direction: held at egress */
 };
 
-/* Value of the rules map. */
+/* Value of the rules map; its entry 0 is the default rule, entry n the rule that ends in a word as n. */
 struct ms_rule {
 	__u32 apps; /* mask of 1 << ms_protocol, all ones = any */
 	__u32 hash;
@@ -335,10 +336,9 @@ struct ms_config {
 	__u64 capacity;			   /* of the session table */
 	__u8 exceptions[16];		   /* enum ms_action by enum ms_exception */
 	__u16 failsafe[MS_FAILSAFE_PORTS]; /* TCP, host order, 0 = none */
-	__u32 default_flags;		   /* enum ms_rule_flag of the default rule */
-	__u8 default_action;
-	__u8 pressure; /* enum ms_pressure, measured by the daemon */
-	__u8 pad[2];
+	__u32 monitor;			   /* 1: what no session vouches for passes too (monitor mode) */
+	__u8 pressure;			   /* enum ms_pressure, measured by the daemon */
+	__u8 pad[3];
 };
 
 /* Key and value of the fragments map: later fragments follow their first. */

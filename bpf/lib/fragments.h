@@ -28,7 +28,7 @@ MS_INLINE void fragment_first(struct ms_packet *p, __u64 now)
 MS_INLINE int fragment_later(struct ms_packet *p, struct ms_config *cfg, __u64 now)
 {
 	struct ms_fragment_key key;
-	int monitor = cfg->default_flags & MS_RULE_MONITOR;
+	int monitor = cfg->monitor;
 
 	count(MS_STAT_FRAGMENTS);
 	if (cfg->exceptions[MS_EXCEPTION_FRAGMENT] == MS_ACTION_ALLOW)

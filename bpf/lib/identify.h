@@ -280,37 +280,55 @@ MS_INLINE void note_answer(struct ms_scratch *room, int answer, __u32 protocol)
 		room->open = 1;
 }
 
-/* The protocol of a flow's first payload in `room`, or MS_PROTOCOL_NONE: ask the inspector. */
-MS_INLINE __u32 identify(struct ms_scratch *room, __u32 n, __u32 len, __u8 l4, int dir)
+/* The first bytes of a payload, wherever they lie; answers how many. */
+MS_INLINE __u32 load_payload(struct __sk_buff *skb, struct ms_packet *p, __u8 *to)
+{
+	__u32 n = p->payload_len;
+
+	if (n > MS_SCAN_BYTES)
+		n = MS_SCAN_BYTES;
+	if (n == 0)
+		return 0;
+	/* The same number in a form that the verifier knows to be 1 to MS_SCAN_BYTES. */
+	n -= 1;
+	ms_opaque(n);
+	n = (n & (MS_SCAN_BYTES - 1)) + 1;
+	return bpf_skb_load_bytes(skb, p->payload, to, n) ? 0 : n;
+}
+
+/* Run the checks over a flow's first payload, `room->n` of `len` bytes. */
+MS_INLINE void identify(struct ms_scratch *room, __u32 len, __u8 l4, int dir)
 {
 	const __u8 *b = room->bytes;
 
 	/* Each check reads the length anew: what it learns of it is not carried into the next. */
-	room->n = n;
 #define MS_N (*(volatile __u32 *)&room->n)
-	room->matches = 0;
-	room->open = 0;
 	if (l4 == MS_IP_UDP) {
 		if (dir == MS_TO_SERVER && MS_N == len)
 			note_answer(room, is_dns(b, MS_N), MS_PROTOCOL_DNS);
-	} else {
-		if (dir == MS_TO_SERVER) {
-			note_answer(room, is_http(room, MS_N), MS_PROTOCOL_HTTP);
-			note_answer(room, is_tls(b, MS_N, len), MS_PROTOCOL_TLS);
-			note_answer(room, is_postgres(b, MS_N, len), MS_PROTOCOL_POSTGRES);
-			note_answer(room, is_redis(b, MS_N), MS_PROTOCOL_REDIS);
-			note_answer(room, is_mongodb(b, MS_N, len), MS_PROTOCOL_MONGODB);
-			n = MS_N;
-			if (n > 14 && n == len && (((__u32)b[0] << 8) | b[1]) + 2 == n)
-				note_answer(room, is_dns(b + 2, n - 2), MS_PROTOCOL_DNS);
-		} else {
-			note_answer(room, is_mysql(b, MS_N, len), MS_PROTOCOL_MYSQL);
-		}
-		note_answer(room, is_ssh(b, MS_N), MS_PROTOCOL_SSH);
+		return;
 	}
-	__u32 matches = *(volatile __u32 *)&room->matches;
+	note_answer(room, is_ssh(b, MS_N), MS_PROTOCOL_SSH);
+	if (dir == MS_TO_CLIENT) {
+		note_answer(room, is_mysql(b, MS_N, len), MS_PROTOCOL_MYSQL);
+		return;
+	}
+	note_answer(room, is_tls(b, MS_N, len), MS_PROTOCOL_TLS);
+	note_answer(room, is_postgres(b, MS_N, len), MS_PROTOCOL_POSTGRES);
+	note_answer(room, is_mongodb(b, MS_N, len), MS_PROTOCOL_MONGODB);
+	note_answer(room, is_redis(b, MS_N), MS_PROTOCOL_REDIS);
+	__u32 n = MS_N;
+	if (n > 14 && n == len && (((__u32)b[0] << 8) | b[1]) + 2 == n)
+		note_answer(room, is_dns(b + 2, n - 2), MS_PROTOCOL_DNS);
+	note_answer(room, is_http(room, MS_N), MS_PROTOCOL_HTTP);
 #undef MS_N
-	/* Too short to tell, or two that fit: not for the kernel. */
+}
+
+/* The one protocol that matched, or MS_PROTOCOL_NONE: too short to tell, or two that fit. */
+MS_INLINE __u32 identified(struct ms_scratch *room)
+{
+	__u32 matches = room->matches;
+
 	if (!matches || (matches & (matches - 1)) || room->open)
 		return MS_PROTOCOL_NONE;
 	return lowest_bit(matches);

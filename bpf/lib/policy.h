@@ -119,7 +119,7 @@ MS_INLINE int policy_walk(struct ms_config *cfg, const __u8 *src, const __u8 *ds
 				w->word = s->words[index] & d->words[index] & p->words[index];
 				continue;
 			}
-			__u32 number = w->index * 64 + lowest_bit(word);
+			__u32 number = w->index * 64 + lowest_bit(word) + 1;
 			w->word = word & (word - 1);
 			struct ms_rule *rule = bpf_map_lookup_elem(rules, &number);
 			if (!rule)
@@ -128,36 +128,30 @@ MS_INLINE int policy_walk(struct ms_config *cfg, const __u8 *src, const __u8 *ds
 			if (!(apps & possible))
 				continue;
 			if (!(possible & ~apps) && !(rule->flags & MS_RULE_IDENTIFY)) {
-				w->hit = number + 1;
+				w->hit = number;
 				break;
 			}
 			/* `inspect` without rule files only asks to identify first. */
 			if (w->one_protocol && (rule->flags & MS_RULE_IDENTIFY))
 				continue;
 			if (!w->open_rule)
-				w->open_rule = number + 1;
+				w->open_rule = number;
 			w->open_actions |= rule->action ^ MS_ACTION_DENY;
 		}
 	}
 	__u32 hit = w->hit, open_rule = w->open_rule, open_actions = w->open_actions;
 
-	__u64 verdict = cfg->default_action, reason = MS_REASON_DEFAULT;
-	out->flags = cfg->default_flags;
-	out->hash = 0;
-	if (hit) {
-		__u32 number = hit - 1;
-		struct ms_rule *rule = bpf_map_lookup_elem(rules, &number);
-		if (!rule)
-			return MS_REASON_NO_POLICY;
-		verdict = rule->action;
-		out->flags = rule->flags;
-		out->hash = rule->hash;
-		reason = w->by_protocol ? MS_REASON_PROTOCOL : MS_REASON_POLICY;
-	}
+	/* Rule 0 is the default; it lies with the others, so that it belongs to the same revision. */
+	struct ms_rule *decisive = bpf_map_lookup_elem(rules, &hit);
+	if (!decisive)
+		return MS_REASON_NO_POLICY;
+	__u64 verdict = decisive->action;
+	__u64 reason = !hit ? MS_REASON_DEFAULT : w->by_protocol ? MS_REASON_PROTOCOL : MS_REASON_POLICY;
+	out->flags = decisive->flags;
+	out->hash = decisive->hash;
 	/* The handshake passes while some rule may still allow. */
 	if (open_rule && (open_actions || verdict != MS_ACTION_DENY)) {
-		__u32 number = open_rule - 1;
-		struct ms_rule *rule = bpf_map_lookup_elem(rules, &number);
+		struct ms_rule *rule = bpf_map_lookup_elem(rules, &open_rule);
 		if (!rule)
 			return MS_REASON_NO_POLICY;
 		verdict = MS_VERDICT_UNDECIDED;

@@ -15,6 +15,12 @@ MS_INLINE void count(int stat)
 	count_n(stat, 1);
 }
 
+/* Packets as the wire will see them: a super-packet counts its segments. */
+MS_INLINE void count_packets(struct __sk_buff *skb, int stat)
+{
+	count_n(stat, skb->gso_segs ?: 1);
+}
+
 /* In monitor mode the drop is counted and the packet passes. */
 MS_INLINE int drop(__u32 reason, int monitor)
 {

@@ -1,0 +1,189 @@
+"""Entry point of `microseg-fastpath`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastpath import admin_client, config, log
+from fastpath.exit import CommandError, ExitStatus, run_command
+from fastpath.text import escape
+
+PROGRAM = "microseg-fastpath"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status."""
+
+    def command() -> int:
+        options = _parser().parse_args(argv)
+        return int(options.run(options) or 0)
+
+    return run_command(PROGRAM, command)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="The kernel half of the microseg gateway.",
+        epilog="exit status: 0 ok, 1 failed, 2 usage, 3 invalid configuration, 4 daemon unreachable, "
+        "5 privilege or kernel feature missing, 130 interrupted",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    parser.set_defaults(run=_version_or_usage)
+    _common(parser, default=config.DEFAULT)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        command.add_argument("--version", action=_Version, nargs=0, help=argparse.SUPPRESS)
+        _common(command, default=argparse.SUPPRESS)
+        return command
+
+    for name, run, text in (
+        ("load", _load, "load and attach once, without a daemon"),
+        ("unload", _unload, "detach, unpin, remove everything that was added"),
+        ("run", _run, "load, attach and stay: sweeps, reloads on SIGHUP, status and metrics"),
+    ):
+        add(name, run, text).add_argument("--log-level", choices=log.LEVELS, help="what goes to stderr")
+    for name, run, text in (
+        ("status", _status, "what the running daemon says of itself"),
+        ("stats", _stats, "counters of the kernel half, read from the kernel"),
+        ("sessions", _sessions, "live sessions, read from the kernel"),
+    ):
+        command = add(name, run, text)
+        command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people or programs")
+        if name == "sessions":
+            command.add_argument("--limit", type=int, default=1000, metavar="N", help="show N at most (0: all)")
+    check = add("config", _check, "check the configuration").add_subparsers(metavar="check", required=True)
+    _common(check.add_parser("check", help="check gateway.yaml and the policy"), default=argparse.SUPPRESS)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        _show_version()
+        parser.exit()
+
+
+def _common(parser: argparse.ArgumentParser, default: Any) -> None:
+    parser.add_argument(
+        "--config", metavar="PATH", type=Path, default=default, help=f"gateway.yaml (default: {config.DEFAULT})"
+    )
+
+
+def _show_version() -> None:
+    from importlib import metadata  # noqa: PLC0415  30 ms
+
+    try:
+        version = metadata.version("microseg")
+    except metadata.PackageNotFoundError:
+        version = "unknown (not installed)"
+    sys.stdout.write(f"{PROGRAM} {version}\n")
+
+
+def _version_or_usage(options: argparse.Namespace) -> int:
+    if options.version:
+        _show_version()
+        return ExitStatus.OK
+    raise CommandError("a command is missing; see --help", ExitStatus.USAGE)
+
+
+def _settings(options: argparse.Namespace) -> config.Config:
+    settings = config.load_config(options.config)
+    log.setup(getattr(options, "log_level", None) or settings.log_level)
+    return settings
+
+
+def _load(options: argparse.Namespace) -> int:
+    from fastpath.gateway import Gateway, only_instance  # noqa: PLC0415
+
+    settings = _settings(options)
+    with only_instance(settings.pin_root):
+        gateway = Gateway(settings)
+        asyncio.run(gateway.start())
+    return ExitStatus.OK
+
+
+def _unload(options: argparse.Namespace) -> int:
+    from fastpath.gateway import need_root, only_instance, unload  # noqa: PLC0415
+
+    settings = _settings(options)
+    need_root()
+    with only_instance(settings.pin_root):
+        asyncio.run(unload(settings))
+    return ExitStatus.OK
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fastpath.service import Service  # noqa: PLC0415
+
+    _settings(options)
+
+    async def serve() -> None:
+        await Service(options.config).run()
+
+    asyncio.run(serve())
+    return ExitStatus.OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    from fastpath.gateway import compiled_policy  # noqa: PLC0415
+
+    settings = config.load_config(options.config)
+    sizes = compiled_policy(settings).sizes
+    sys.stdout.write(f"{settings.file}: ok; {settings.policy}: {sizes}\n")
+    return ExitStatus.OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    settings = config.load_config(options.config)
+    status = admin_client.fetch_status(settings.fastpath_socket)
+    _show(status, options.output)
+    return ExitStatus.OK
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from fastpath.gateway import open_map  # noqa: PLC0415
+    from fastpath.statistics import read_counters  # noqa: PLC0415
+
+    counters = read_counters(open_map(config.load_config(options.config), "stats"))
+    _show({"packets": counters.stats, "drops": counters.drops, "live": counters.live}, options.output)
+    return ExitStatus.OK
+
+
+def _sessions(options: argparse.Namespace) -> int:
+    from fastpath.cli.sessions import show  # noqa: PLC0415
+
+    return show(config.load_config(options.config), as_json=options.output == "json", limit=options.limit)
+
+
+def _show(status: dict[str, Any], output: str) -> None:
+    if output == "json":
+        sys.stdout.write(json.dumps(status, indent=2) + "\n")
+        return
+    rows = list(_flat(status, ""))
+    width = max(len(name) for name, _ in rows)
+    sys.stdout.write("".join(f"{name:<{width}}  {escape(text, 200)}\n" for name, text in rows))
+
+
+def _flat(value: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, item in value.items():
+        if isinstance(item, dict):
+            rows += _flat(item, f"{prefix}{name}.")
+        else:
+            text = "none" if item is None else ("no", "yes")[item] if isinstance(item, bool) else str(item)
+            rows.append((f"{prefix}{name}", text))
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Commands to the kernel: the packet data of a test run of `ms_apply` and `ms_walk`.
+
+Sessions are only ever written by BPF programs: `bpf_map_update_elem` from here would
+lose the counter updates of packets on their way (design section 2, rule 4).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fastpath import abi
+from fastpath.loader.pins import Pins
+
+_SIZE = ctypes.sizeof(abi.Command)
+_HEAD = bytes(abi.Limit.APPLY_OFFSET)
+# CONFIG_HZ of every kernel there is.
+_HZ = (100, 250, 300, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The kernel's clocks at one moment."""
+
+    jiffies: int
+    ns: int  # CLOCK_MONOTONIC
+    revision: int
+
+
+class Commands:
+    """The command programs of one gateway."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._apply = pins.program("ms_apply")
+        self._walk = pins.program("ms_walk")
+
+    def apply(self, commands: Sequence[abi.Command]) -> list[abi.Command]:
+        """Carry out commands in order; the answers, one for each."""
+        answers: list[abi.Command] = []
+        for at in range(0, len(commands), abi.Limit.APPLY_BATCH):
+            batch = commands[at : at + abi.Limit.APPLY_BATCH]
+            run = self._apply.run(_HEAD + b"".join(map(bytes, batch)))
+            answers += [abi.Command.from_buffer_copy(run.frame, len(_HEAD) + _SIZE * n) for n in range(len(batch))]
+        return answers
+
+    def clocks(self) -> Clocks:
+        """Jiffies, monotonic time, revision."""
+        answer = self.apply([abi.Command(op=abi.Op.NOW)])[0]
+        return Clocks(answer.last_jiffies, answer.ns, answer.revision)
+
+    def heartbeat(self) -> None:
+        """Tell the kernel that the inspector lives."""
+        self.apply([abi.Command(op=abi.Op.HEARTBEAT)])
+
+    def judge(self, key: bytes, session: int, possible: int) -> abi.Command:
+        """Walk the policy for a session that may be one of `possible` (1 << Protocol each, 0 = any);
+        `verdict` of the answer is the word, `rule_flags` the rule's. The session's rule and revision are stamped.
+        """
+        return self._one(abi.Command(op=abi.Op.JUDGE, key=abi.Key.from_buffer_copy(key), id=session, possible=possible))
+
+    def walk(self, source: bytes, destination: bytes, l4: int, dport: int, possible: int = 0) -> abi.Command:
+        """Walk the policy for a flow without touching any session; 16-byte addresses, port in host order."""
+        key = abi.Key(l4=l4, port_b=socket.htons(dport))
+        key.addr_a[:] = source
+        key.addr_b[:] = destination
+        return self._one(abi.Command(op=abi.Op.WALK, key=key, possible=possible))
+
+    def delete(self, doomed: Iterable[tuple[bytes, int, int]], end: abi.End) -> int:
+        """Delete sessions (key, id, last use in jiffies) that were not used since; how many went."""
+        commands = [
+            abi.Command(
+                op=abi.Op.DELETE, key=abi.Key.from_buffer_copy(key), id=session, last_jiffies=last, end=end
+            )
+            for key, session, last in doomed
+        ]  # fmt: skip
+        return sum(answer.status == abi.Status.OK for answer in self.apply(commands))
+
+    def _one(self, command: abi.Command) -> abi.Command:
+        run = self._walk.run(_HEAD + bytes(command))
+        return abi.Command.from_buffer_copy(run.frame, len(_HEAD))
+
+    def hertz(self) -> int:
+        """CONFIG_HZ, measured over 50 ms: nothing tells it."""
+        before = self.clocks()
+        time.sleep(0.05)
+        after = self.clocks()
+        measured = (after.jiffies - before.jiffies) * 1e9 / max(1, after.ns - before.ns)
+        return min(_HZ, key=lambda hz: abs(hz - measured))

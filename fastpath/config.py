@@ -1,0 +1,297 @@
+"""gateway.yaml, which both daemons read. configs/gateway.yaml explains every field.
+
+Relative paths in it count from its folder. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from fastpath import abi
+from fastpath.document import Node, load
+from fastpath.log import LEVELS
+
+DEFAULT: Final = Path("/etc/microseg/gateway.yaml")
+# Linux: IFNAMSIZ is 16 with the final zero.
+MAX_IFNAME: Final = 15
+
+TIMEOUTS: Final[Mapping[str, float]] = MappingProxyType(
+    {"syn": 30, "established": 3600, "closing": 30, "time_wait": 120, "udp": 30, "udp_stream": 120, "icmp": 10,
+     "other": 60}
+)  # fmt: skip
+# Exceptions (design section 4): what each may be set to, its default first. `inspect` stands
+# only where going on means something: a table that is full goes by its tiers.
+_A, _D, _I = abi.Action.ALLOW, abi.Action.DENY, abi.Action.INSPECT
+EXCEPTIONS: Final[Mapping[str, tuple[abi.Action, ...]]] = MappingProxyType(
+    {
+        "midstream": (_I, _A, _D),
+        "need_more": (_I, _A, _D),
+        "parse_error": (_D, _A, _I),
+        "reassembly_limit": (_D, _A, _I),
+        "overlap_conflict": (_D, _A, _I),
+        "fragment": (_D, _A),
+        "inspector_down": (_D, _A),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The part of skb->mark that says "judged": `value` under `mask`."""
+
+    value: int = 0x20000000
+    mask: int = 0x30000000
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Bounds of the inspector."""
+
+    timeout: float = 1.0
+    drain: float = 0.1
+    hold_incomplete: float = 0.020
+    need_more: float = 2.0
+    need_more_bytes: int = 64 * 1024
+    max_flows: int = 65_536
+    total_held: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The inspection log."""
+
+    path: Path = Path("/var/log/microseg/records.jsonl")
+    max_bytes: int = 100 * 1024 * 1024
+    keep: int = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """gateway.yaml, checked; the file's own name in `file`."""
+
+    file: Path
+    interfaces: tuple[str, ...]
+    policy: Path
+    rules: Path
+    run_dir: Path = Path("/run/microseg")
+    pin_root: Path = Path("/sys/fs/bpf/microseg")
+    tap: str = ""
+    prio: int = 49_000
+    mark: Mark = field(default_factory=Mark)
+    capacity: int = 262_144
+    table: str = "lru"
+    sweep: float = 10.0
+    timeouts: Mapping[str, float] = field(default_factory=lambda: TIMEOUTS)
+    failsafe: tuple[int, ...] = (22,)
+    exceptions: Mapping[str, abi.Action] = field(default_factory=dict)
+    inspection: Inspection = field(default_factory=Inspection)
+    records: Records = field(default_factory=Records)
+    fastpath_listen: tuple[str, int] | None = None
+    slowpath_listen: tuple[str, int] | None = None
+    log_level: str = "info"
+
+    @property
+    def fastpath_socket(self) -> Path:
+        """Where the fast path's daemon answers."""
+        return self.run_dir / "fastpath.sock"
+
+    @property
+    def slowpath_socket(self) -> Path:
+        """Where the inspector answers."""
+        return self.run_dir / "slowpath.sock"
+
+    @property
+    def tap_names(self) -> tuple[str, str]:
+        """The tap's near end, whose program takes back what was held, and the far end, where the inspector reads."""
+        return self.tap, self.tap[: MAX_IFNAME - 1] + "x"
+
+    def exception(self, name: str) -> abi.Action:
+        """What the operator chose for an exception, or its default."""
+        default = EXCEPTIONS[name][0] if name in EXCEPTIONS else abi.Action.DENY
+        return self.exceptions.get(name, default)
+
+    def rule_digest(self, name: str) -> str | None:
+        """Digest of a rule file's text by its name, None if there is no such file."""
+        try:
+            return hashlib.sha256((self.rules / f"{name}.yaml").read_bytes()).hexdigest()
+        except OSError:
+            return None
+
+
+def load_config(path: Path) -> Config:
+    """Read gateway.yaml. InvalidDocumentError has all problems."""
+    return load(path, _Reader(path).read)
+
+
+class _Reader:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._folder = file.resolve().parent
+
+    def read(self, root: Node) -> Config:
+        fields = root.mapping(
+            required=("interfaces", "policy"),
+            optional=(
+                "rules", "run_dir", "pin_root", "tap", "prio", "mark", "sessions", "timeouts", "failsafe",
+                "exceptions", "inspector", "records", "listen", "log_level",
+            ),
+        )  # fmt: skip
+        values: dict[str, object] = {}
+
+        def take(name: str, read: object, to: str = "") -> None:
+            if name in fields:
+                got = fields[name].attempt(read)  # type: ignore[arg-type]
+                if got is not None:
+                    values[to or name] = got
+
+        take("interfaces", _interfaces)
+        take("policy", self._path)
+        take("rules", self._path)
+        take("run_dir", self._path)
+        take("pin_root", self._path)
+        take("tap", _ifname)
+        take("prio", lambda node: node.integer(1, 0xFFFF))
+        take("mark", _mark)
+        take("timeouts", _timeouts)
+        take("failsafe", _failsafe)
+        take("exceptions", _exceptions)
+        take("inspector", _inspection)
+        take("records", self._records)
+        take("log_level", _log_level)
+        for name, read in (("sessions", _sessions), ("listen", _listen)):
+            if name in fields:
+                values.update(fields[name].attempt(read) or {})
+        values.setdefault("rules", self._folder / "rules.d")
+        values.setdefault("interfaces", ())
+        values.setdefault("policy", self._file)
+        config = Config(file=self._file, **values)  # type: ignore[arg-type]
+        if not config.tap:
+            tag = hashlib.sha256(str(config.pin_root).encode()).hexdigest()[:6]
+            config = Config(file=self._file, **values, tap=f"mstap{tag}")  # type: ignore[arg-type]
+        if config.tap in config.interfaces:
+            fields["interfaces"].report(f"{config.tap} is the tap's name")
+        return config
+
+    def _path(self, node: Node) -> Path:
+        return self._folder / node.text()
+
+    def _records(self, node: Node) -> Records:
+        fields = node.mapping(optional=("path", "max_bytes", "keep"))
+        default = Records()
+        return Records(
+            self._path(fields["path"]) if "path" in fields else default.path,
+            fields["max_bytes"].integer(4096, 1 << 40) if "max_bytes" in fields else default.max_bytes,
+            fields["keep"].integer(0, 1000) if "keep" in fields else default.keep,
+        )
+
+
+def _ifname(node: Node) -> str:
+    name = node.text(max_length=MAX_IFNAME)
+    if "/" in name or name in {".", ".."} or any(c.isspace() or not c.isprintable() for c in name):
+        raise node.fail(f"{name!r} is no name of an interface")
+    return name
+
+
+def _interfaces(node: Node) -> tuple[str, ...]:
+    names = node.collect(_ifname)
+    for name in {name for name in names if names.count(name) > 1}:
+        node.report(f"{name} is listed twice")
+    if len(set(names)) < 2:
+        node.report("a gateway stands between segments: name at least two interfaces")
+    return tuple(names)
+
+
+def _mark(node: Node) -> Mark:
+    fields = node.mapping(required=("value", "mask"))
+    mark = Mark(fields["value"].integer(1, 0xFFFFFFFF), fields["mask"].integer(1, 0xFFFFFFFF))
+    if mark.value & ~mark.mask:
+        raise node.fail(f"value {mark.value:#x} has bits outside mask {mark.mask:#x}")
+    return mark
+
+
+def _timeouts(node: Node) -> dict[str, float]:
+    fields = node.mapping(optional=TIMEOUTS)
+    found = {name: value.attempt(lambda item: item.number(1, 1e7)) for name, value in fields.items()}
+    return dict(TIMEOUTS) | {name: value for name, value in found.items() if value is not None}
+
+
+def _failsafe(node: Node) -> tuple[int, ...]:
+    ports = tuple(node.collect(lambda item: item.integer(1, 65535)))
+    if len(ports) > abi.Limit.FAILSAFE_PORTS:
+        raise node.fail(f"more than {abi.Limit.FAILSAFE_PORTS} ports")
+    return ports
+
+
+def _exceptions(node: Node) -> dict[str, abi.Action]:
+    found = {}
+    for name, value in node.mapping(optional=EXCEPTIONS).items():
+
+        def read(item: Node, name: str = name) -> abi.Action:
+            return item.choice(abi.Action, allowed=EXCEPTIONS[name])
+
+        action = value.attempt(read)
+        if action is not None:
+            found[name] = action
+    return found
+
+
+def _inspection(node: Node) -> Inspection:
+    d = Inspection()
+    fields = node.mapping(optional=d.__slots__)
+    seconds = {"timeout": (0.2, 60), "drain": (0.01, 10), "hold_incomplete": (0.001, 1), "need_more": (0.1, 60)}
+    whole = {
+        "need_more_bytes": (1024, 1 << 20),
+        "max_flows": (16, 1 << 20),
+        "total_held": (1 << 20, 1 << 34),
+    }
+    found: dict[str, float | int] = {}
+    for name, value in fields.items():
+        if name in seconds:
+            low, high = seconds[name]
+            got = value.attempt(lambda item, low=low, high=high: item.number(low, high))  # type: ignore[misc]
+        else:
+            least, most = whole[name]
+            got = value.attempt(lambda item, least=least, most=most: item.integer(least, most))  # type: ignore[misc]
+        if got is not None:
+            found[name] = got
+    return Inspection(**found)  # type: ignore[arg-type]
+
+
+def _sessions(node: Node) -> dict[str, object]:
+    fields = node.mapping(optional=("capacity", "kind", "sweep"))
+    found: dict[str, object] = {}
+    if "capacity" in fields:
+        found["capacity"] = fields["capacity"].integer(1024, 16 * 1024 * 1024)
+    if "kind" in fields:
+        kind = fields["kind"].text()
+        if kind not in {"lru", "lru_percpu", "hash"}:
+            raise fields["kind"].fail(f"{kind!r} is not one of lru, lru_percpu, hash")
+        found["table"] = kind
+    if "sweep" in fields:
+        found["sweep"] = fields["sweep"].number(0.1, 3600)
+    return found
+
+
+def _address(node: Node) -> tuple[str, int]:
+    host, _, port = node.text().rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise node.fail("expected HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _listen(node: Node) -> dict[str, object]:
+    fields = node.mapping(optional=("fastpath", "slowpath"))
+    found = {f"{name}_listen": value.attempt(_address) for name, value in fields.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _log_level(node: Node) -> str:
+    level = node.text()
+    if level not in LEVELS:
+        raise node.fail(f"{level!r} is not one of {', '.join(LEVELS)}")
+    return level

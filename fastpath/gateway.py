@@ -1,0 +1,167 @@
+"""The kernel half of one gateway: load, policy, attach, and take it all away again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastpath.attach import Attachment, detach, netlink
+from fastpath.commands import Commands
+from fastpath.config import Config
+from fastpath.exit import CommandError, ExitStatus
+from fastpath.libbpf import Map
+from fastpath.loader.pins import Pins, Table, remove_tree
+from fastpath.policy.compile import Tables, compile_policy
+from fastpath.policy.names import write_names
+from fastpath.policy.read import load_policy
+from fastpath.revisions import Revisions
+
+LOCKS = Path("/run/lock")
+
+log = logging.getLogger(__name__)
+
+
+def pins_of(config: Config) -> Pins:
+    """Where this configuration's programs and maps are pinned."""
+    return Pins(config.pin_root, Table(config.capacity, config.table))
+
+
+def compiled_policy(config: Config) -> Tables:
+    """The policy file, compiled. InvalidDocumentError with all its problems."""
+    return compile_policy(load_policy(config.policy, config.rule_digest))
+
+
+def need_root() -> None:
+    """CommandError without it."""
+    if os.geteuid() != 0:
+        raise CommandError("needs root: it loads BPF programs", ExitStatus.UNAVAILABLE)
+
+
+def open_map(config: Config, name: str) -> Map:
+    """A pinned map of a loaded gateway."""
+    need_root()
+    try:
+        return pins_of(config).map(name)
+    except FileNotFoundError:
+        raise CommandError(f"{config.pin_root}: nothing is loaded there", ExitStatus.UNREACHABLE) from None
+
+
+def check_host(config: Config) -> None:
+    """What must be so before anything is loaded. CommandError says what is not."""
+    need_root()
+    for name in config.interfaces:
+        if not Path(f"/sys/class/net/{name}").exists():
+            raise CommandError(f"{config.file}: interfaces: there is no interface {name}")
+    switches = [Path(f"/proc/sys/net/{name}") for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding")]
+    if not any(switch.exists() and switch.read_text().strip() != "0" for switch in switches):
+        raise CommandError(
+            "this host does not forward packets: set net.ipv4.ip_forward=1 or net.ipv6.conf.all.forwarding=1 (sysctl)"
+        )
+
+
+@contextlib.contextmanager
+def only_instance(pin_root: Path) -> Iterator[None]:
+    """One daemon or command that changes things per pin root."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    tag = hashlib.sha256(str(pin_root).encode()).hexdigest()[:12]
+    with (LOCKS / f"microseg-{tag}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CommandError(f"{pin_root}: another microseg-fastpath is running with this pin_root") from None
+        yield
+
+
+class Gateway:
+    """The kernel half, loaded and attached; `start` first."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.pins = pins_of(config)
+        self.compiled = False
+        self.tables: Tables
+        self.commands: Commands
+        self.revisions: Revisions
+        self.attachment: Attachment
+        self.hertz = 0
+        self.tap_ifindex = 0
+
+    async def start(self) -> None:
+        """Load, apply the policy, attach: in this order, so that no packet meets a gateway without a policy."""
+        check_host(self.config)
+        tables = compiled_policy(self.config)
+        self.compiled = self.pins.load()
+        self.commands = Commands(self.pins)
+        self.hertz = self.commands.hertz()
+        self.revisions = Revisions(self.pins, self.hertz)
+        self.attachment = Attachment(self.config, self.pins)
+        async with netlink() as route:
+            self.tap_ifindex = await self.attachment.tap(route)
+            self.revisions.configure(self.config, self.tap_ifindex)
+            self.apply(tables)
+            await self.attachment.attach(route)
+        self.attachment.steer()
+        self.pins.remove_others()
+
+    async def follow(self) -> None:
+        """Attach to managed interfaces that came (back) since."""
+        async with netlink() as route:
+            for name in await self.attachment.attach(route):
+                log.info("%s is here: attached", name)
+        self.attachment.steer()
+
+    def apply(self, tables: Tables) -> None:
+        """Make a compiled policy current."""
+        floor_file = self.config.run_dir / "revision"
+        floor = _read_number(floor_file)
+        revision = self.revisions.next(floor)
+        # Names first: an event of the new revision may come at once.
+        self.config.run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        write_names(self.config.run_dir, revision, tables.policy)
+        self.revisions.apply(tables, revision)
+        floor_file.write_text(f"{revision}\n")
+        self.tables = tables
+        log.info("policy %s: revision %d, %s", self.config.policy, revision, tables.sizes)
+
+    def reload(self, config: Config) -> None:
+        """Settings and policy that can change while running. On an error everything stays as it is."""
+        fixed = ("interfaces", "run_dir", "pin_root", "tap", "prio", "capacity", "table", "fastpath_listen", "mark")
+        changed = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
+        if changed:
+            raise CommandError(f"{config.file}: needs a restart to change {', '.join(changed)}; nothing was applied")
+        tables = compiled_policy(config)
+        self.config = config
+        self.revisions.configure(config, self.tap_ifindex)
+        self.apply(tables)
+
+
+async def unload(config: Config) -> None:
+    """Remove exactly what was added: filters, qdiscs, tap, pins, settings."""
+    await detach(config.run_dir)
+    pins_of(config).unload()
+    remove_tree(config.run_dir / "policy")
+    (config.run_dir / "revision").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        config.run_dir.rmdir()
+
+
+def read_state(config: Config) -> dict[str, object]:
+    """What `attached.json` says, for status."""
+    try:
+        found: dict[str, object] = json.loads((config.run_dir / "attached.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _read_number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0

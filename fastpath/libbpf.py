@@ -1,0 +1,338 @@
+"""libbpf through ctypes: pins, maps, test runs, the ring buffer. No bcc, no compiler.
+
+Only what the daemons need. Every call raises OSError with the kernel's errno.
+The library is Debian's `libbpf.so.1` (1.0 or later: functions return -errno).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# enum bpf_map_type (linux/bpf.h)
+MAP_HASH = 1
+MAP_ARRAY = 2
+MAP_LRU_HASH = 9
+MAP_LPM_TRIE = 11
+
+# Flags of map creation and update.
+F_NO_PREALLOC = 1
+F_NO_COMMON_LRU = 2
+F_INNER_MAP = 0x1000
+
+# Entries of one batch system call: large enough to hide its cost, small enough to stay in the cache.
+BATCH = 4096
+
+
+class _MapCreateOpts(ctypes.Structure):
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("numa_node", ctypes.c_uint32),
+        ("map_ifindex", ctypes.c_uint32),
+    )
+
+
+class _TestRunOpts(ctypes.Structure):
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+class _MapInfo(ctypes.Structure):
+    """The first fields of struct bpf_map_info."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("name", ctypes.c_char * 16),
+    )
+
+
+class _ProgInfo(ctypes.Structure):
+    """The first fields of struct bpf_prog_info."""
+
+    _fields_ = (("type", ctypes.c_uint32), ("id", ctypes.c_uint32), ("tag", ctypes.c_uint8 * 8))
+
+
+_SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class LibraryMissingError(OSError):
+    """There is no libbpf on this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ENOENT, "libbpf.so.1 is missing (Debian: libbpf1)")
+
+
+@functools.cache
+def _lib() -> ctypes.CDLL:
+    try:
+        lib = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError:
+        raise LibraryMissingError from None
+    lib.ring_buffer__new.restype = ctypes.c_void_p
+    lib.ring_buffer__new.argtypes = (ctypes.c_int, _SAMPLE, ctypes.c_void_p, ctypes.c_void_p)
+    for name in ("ring_buffer__consume", "ring_buffer__epoll_fd", "ring_buffer__free"):
+        getattr(lib, name).argtypes = (ctypes.c_void_p,)
+    return lib
+
+
+def _check(result: int, what: str, path: object = None) -> int:
+    if result < 0:
+        number = -result
+        raise OSError(number, f"{what}: {os.strerror(number)}", None if path is None else str(path))
+    return result
+
+
+def _ignore_missing(result: int, what: str) -> bool:
+    if result == -errno.ENOENT:
+        return False
+    _check(result, what)
+    return True
+
+
+class Descriptor:
+    """A file descriptor of a BPF object; closed with the object."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close; the kernel's object lives on while something else refers to it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class MapShape:
+    """What must be equal before a pinned map is used."""
+
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+
+class Map(Descriptor):
+    """A map; keys and values are bytes of exactly its sizes."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        info = _MapInfo()
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        _check(_lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "map info")
+        self.id = int(info.id)
+        self.shape = MapShape(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
+        # Per-CPU maps of the kernel copy 8-byte-rounded values of every possible CPU.
+        self._room = info.value_size
+        if info.type in {5, 6, 10, 21}:  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
+            self._room = (info.value_size + 7) // 8 * 8 * possible_cpus()
+
+    @classmethod
+    def open(cls, path: Path) -> Map:
+        """The map pinned at `path`."""
+        return cls(_check(_lib().bpf_obj_get(os.fsencode(path)), "open pinned map", path))
+
+    @classmethod
+    def create(cls, kind: int, name: str, *, key: int, value: int, entries: int, flags: int = 0) -> Map:
+        """A new map; sizes in bytes."""
+        opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
+        fd = _lib().bpf_map_create(kind, name.encode(), key, value, entries, ctypes.byref(opts))
+        return cls(_check(fd, f"create map {name}"))
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """Value of a key (per-CPU maps: of all CPUs, one after the other), None if there is none."""
+        value = ctypes.create_string_buffer(self._room)
+        found = _ignore_missing(_lib().bpf_map_lookup_elem(self.fd, key, value), "map lookup")
+        return value.raw if found else None
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Store a value; `flags` as in bpf(2)."""
+        _check(_lib().bpf_map_update_elem(self.fd, key, value, ctypes.c_uint64(flags)), "map update")
+
+    def delete(self, key: bytes) -> bool:
+        """Remove a key; False if there is none."""
+        return _ignore_missing(_lib().bpf_map_delete_elem(self.fd, key), "map delete")
+
+    def keys(self) -> Iterator[bytes]:
+        """All keys, one system call each: for small maps."""
+        current: bytes | None = None
+        room = ctypes.create_string_buffer(self.shape.key_size)
+        while _ignore_missing(_lib().bpf_map_get_next_key(self.fd, current, room), "map walk"):
+            current = room.raw
+            yield current
+
+    def update_batch(self, keys: bytes, values: bytes) -> None:
+        """Store many values at once; both are packed one after the other (kernel 5.6)."""
+        total = len(keys) // self.shape.key_size
+        done = 0
+        while done < total:
+            count = ctypes.c_uint32(min(BATCH * 16, total - done))
+            key_at, value_at = done * self.shape.key_size, done * self.shape.value_size
+            _check(
+                _lib().bpf_map_update_batch(
+                    self.fd,
+                    keys[key_at : key_at + count.value * self.shape.key_size],
+                    values[value_at : value_at + count.value * self.shape.value_size],
+                    ctypes.byref(count),
+                    None,
+                ),
+                "map batch update",
+            )
+            done += count.value
+
+    def batches(self, size: int = BATCH) -> Iterator[tuple[int, bytes, bytes]]:
+        """(count, packed keys, packed values) of the whole hash map (kernel 5.6). Entries that
+        move meanwhile may be seen twice or not at all.
+        """
+        # The cursor is a bucket number for hashes; a bucket is never split, so the batch grows on ENOSPC.
+        cursor = (ctypes.c_uint8 * max(8, self.shape.key_size))()
+        at: ctypes.Array[ctypes.c_uint8] | None = None
+        while True:
+            keys = ctypes.create_string_buffer(size * self.shape.key_size)
+            values = ctypes.create_string_buffer(size * self.shape.value_size)
+            count = ctypes.c_uint32(size)
+            result = _lib().bpf_map_lookup_batch(
+                self.fd, at, ctypes.byref(cursor), keys, values, ctypes.byref(count), None
+            )
+            if result == -errno.ENOSPC:
+                size *= 2
+                continue
+            if result != -errno.ENOENT:
+                _check(result, "map batch lookup")
+            number = count.value
+            if number:
+                yield (
+                    number,
+                    ctypes.string_at(keys, number * self.shape.key_size),
+                    ctypes.string_at(values, number * self.shape.value_size),
+                )
+            if result == -errno.ENOENT:
+                return
+            at = cursor
+
+
+class Program(Descriptor):
+    """A loaded program."""
+
+    @classmethod
+    def open(cls, path: Path) -> Program:
+        """The program pinned at `path`."""
+        return cls(_check(_lib().bpf_obj_get(os.fsencode(path)), "open pinned program", path))
+
+    @property
+    def id(self) -> int:
+        """The kernel's number of it."""
+        info = _ProgInfo()
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        _check(_lib().bpf_obj_get_info_by_fd(self.fd, ctypes.byref(info), ctypes.byref(size)), "program info")
+        return int(info.id)
+
+    def run(self, frame: bytes, *, repeat: int = 1, context: bytes | None = None) -> TestRun:
+        """BPF_PROG_TEST_RUN: the program over `frame`, `context` as its struct __sk_buff."""
+        room = ctypes.create_string_buffer(len(frame) + 256)
+        opts = _TestRunOpts(
+            sz=ctypes.sizeof(_TestRunOpts),
+            data_in=ctypes.cast(ctypes.c_char_p(frame), ctypes.c_void_p),
+            data_size_in=len(frame),
+            data_out=ctypes.cast(room, ctypes.c_void_p),
+            data_size_out=len(room),
+            repeat=repeat,
+        )
+        after = None
+        if context is not None:
+            after = ctypes.create_string_buffer(len(context))
+            opts.ctx_in = ctypes.cast(ctypes.c_char_p(context), ctypes.c_void_p)
+            opts.ctx_size_in = len(context)
+            opts.ctx_out = ctypes.cast(after, ctypes.c_void_p)
+            opts.ctx_size_out = len(context)
+        _check(_lib().bpf_prog_test_run_opts(self.fd, ctypes.byref(opts)), "program test run")
+        signed = ctypes.c_int32(opts.retval).value
+        return TestRun(signed, room.raw[: opts.data_size_out], opts.duration, after.raw if after else b"")
+
+
+@dataclass(frozen=True, slots=True)
+class TestRun:
+    """Outcome of a test run: return value, the frame after it, nanoseconds a run, the context after it."""
+
+    __test__ = False  # not pytest's
+
+    value: int
+    frame: bytes
+    nanoseconds: int
+    context: bytes
+
+
+class RingBuffer:
+    """Consumer of a BPF ring buffer; `fd` becomes readable when records wait."""
+
+    def __init__(self, ring: Map, receive: Callable[[int, int], None]) -> None:
+        """`receive(address, size)` must copy what it keeps."""
+
+        def sample(_: object, address: int, size: int) -> int:
+            receive(address, size)
+            return 0
+
+        self._sample = _SAMPLE(sample)  # kept: C calls it
+        self._ring = ring
+        self._handle = _lib().ring_buffer__new(ring.fd, self._sample, None, None)
+        if not self._handle:
+            number = ctypes.get_errno()
+            raise OSError(number, f"ring buffer: {os.strerror(number)}")
+        self.fd = _check(_lib().ring_buffer__epoll_fd(self._handle), "ring buffer")
+
+    def consume(self) -> int:
+        """Receive all records that wait; how many there were."""
+        return _check(_lib().ring_buffer__consume(self._handle), "ring buffer")
+
+    def close(self) -> None:
+        """Unmap; waiting records stay for the next consumer."""
+        if self._handle:
+            _lib().ring_buffer__free(self._handle)
+            self._handle = None
+
+
+def pin(obj: Descriptor, path: Path) -> None:
+    """Pin a map or program."""
+    _check(_lib().bpf_obj_pin(obj.fd, os.fsencode(path)), "pin", path)
+
+
+@functools.cache
+def possible_cpus() -> int:
+    """CPUs that per-CPU values are kept for."""
+    return _check(_lib().libbpf_num_possible_cpus(), "possible CPUs")

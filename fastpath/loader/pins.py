@@ -1,0 +1,178 @@
+"""What is pinned where, and how it gets there.
+
+    PIN_ROOT/ABI/sessions          outlives an upgrade of the programs: same ABI, same layout
+    PIN_ROOT/ABI/CODE/ms_ingress   programs and the other maps, by the digest of text and options
+
+A directory under its final name is complete: it was filled under another name first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastpath import abi
+from fastpath.libbpf import F_NO_COMMON_LRU, MAP_HASH, MAP_LRU_HASH, Map, MapShape, Program
+from fastpath.loader.compile import LoadError, compile_and_pin
+from fastpath.loader.source import digest, flatten
+
+# Slots of the prog array (enum ms_prog) and their programs.
+SLOTS = {
+    int(abi.Prog.INGRESS): "ms_ingress_again",
+    int(abi.Prog.EGRESS): "ms_egress_again",
+    int(abi.Prog.JUDGE): "ms_judge",
+    int(abi.Prog.IDENTIFY): "ms_identify",
+    int(abi.Prog.RESET): "ms_reset",
+    int(abi.Prog.DECIDE): "ms_decide",
+}
+PROGRAMS = (*SLOTS.values(), "ms_ingress", "ms_egress", "ms_tap", "ms_wall", "ms_apply", "ms_walk")
+MAPS = (
+    "fragments", "config", "stats", "scratch", "heartbeat", "managed", "events", "progs",
+    "pol_addr", "pol_port", "pol_set", "pol_rule",
+)  # fmt: skip
+SESSIONS = "sessions"
+BPFFS = Path("/sys/fs/bpf")
+BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
+
+# Kinds of the session table, as in gateway.yaml: bcc's name, map type, flags.
+KINDS = {
+    "lru": ("lru_hash", MAP_LRU_HASH, 0),
+    "lru_percpu": ("lru_hash", MAP_LRU_HASH, F_NO_COMMON_LRU),
+    "hash": ("hash", MAP_HASH, 0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The session table: how many entries, and which kind of map."""
+
+    capacity: int
+    kind: str = "lru"
+
+    @property
+    def shape(self) -> MapShape:
+        """What a pinned table must look like to be used."""
+        _, kind, flags = KINDS[self.kind]
+        return MapShape(kind, ctypes.sizeof(abi.Key), ctypes.sizeof(abi.Session), self.capacity, flags)
+
+
+class Pins:
+    """Pinned programs and maps of one table under one pin root."""
+
+    def __init__(self, root: Path, table: Table) -> None:
+        self.root = root
+        self.table = table
+        self._text = flatten()
+        self.base = root / abi.ABI_HASH
+        self.directory = self.base / digest(self._text, repr(table))
+
+    @property
+    def loaded(self) -> bool:
+        """Everything is there."""
+        return self.directory.is_dir() and (self.base / SESSIONS).exists()
+
+    def program(self, name: str) -> Program:
+        """Open a program."""
+        return Program.open(self.directory / name)
+
+    def map(self, name: str) -> Map:
+        """Open a map."""
+        return Map.open(self.base / name if name == SESSIONS else self.directory / name)
+
+    def load(self) -> bool:
+        """Compile and pin what is not pinned yet; True if something was. Live sessions of the same
+        shape stay; of another they can't.
+        """
+        if self.loaded and self._sessions_fit():
+            return False
+        ensure_bpffs(self.root)
+        self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._sessions_fit():
+            (self.base / SESSIONS).unlink(missing_ok=True)
+        for stale in self.base.glob("*-part"):
+            remove_tree(stale)
+        part = self.directory.with_name(self.directory.name + "-part")  # no dots in bpffs
+        part.mkdir(mode=0o700)
+        name, _, flags = KINDS[self.table.kind]
+        try:
+            compile_and_pin(
+                self._text,
+                cflags=[
+                    f"-DMS_SESSIONS={self.table.capacity}",
+                    # bcc opens what is pinned behind the colon, else makes and pins it.
+                    f'-DMS_SESSIONS_TYPE="{name}:{self.base / SESSIONS}"',
+                    f"-DMS_SESSIONS_FLAGS={flags}",
+                    "-Wno-everything",
+                ],
+                programs={program: part / program for program in PROGRAMS},
+                maps={each: part / each for each in MAPS},
+                slots=SLOTS,
+            )
+            if not self._sessions_fit():
+                raise LoadError(f"{self.base / SESSIONS}: is not the table that was asked for")
+        except BaseException:
+            remove_tree(part)
+            raise
+        part.rename(self.directory)
+        return True
+
+    def remove_others(self) -> None:
+        """Unpin programs of other versions; nothing refers to them once ours are attached."""
+        for other in self._others():
+            remove_tree(other)
+
+    def unload(self) -> None:
+        """Unpin everything under the root; detached programs and maps end with that."""
+        remove_tree(self.root)
+
+    def _others(self) -> Iterator[Path]:
+        for base in self.root.iterdir():
+            if base != self.base:
+                yield base
+        for path in self.base.iterdir():
+            if path.is_dir() and path != self.directory:
+                yield path
+
+    def _sessions_fit(self) -> bool:
+        try:
+            return Map.open(self.base / SESSIONS).shape == self.table.shape
+        except FileNotFoundError:
+            return False
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory of pins; another may be at it too."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def ensure_bpffs(root: Path) -> None:
+    """`root` lies in a BPF file system, mounted at its usual place if need be. LoadError if not."""
+    place = root
+    while not place.exists():
+        place = place.parent
+    if _fs_type(place) == BPF_FS_MAGIC:
+        return
+    if not root.is_relative_to(BPFFS) or not BPFFS.is_dir():
+        raise LoadError(f"{root}: pin_root must lie in a BPF file system, such as {BPFFS}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    # nosuid, nodev, noexec (mount(2))
+    if libc.mount(b"bpf", os.fsencode(BPFFS), b"bpf", ctypes.c_ulong(2 | 4 | 8), b"mode=0700"):
+        raise LoadError(f"{BPFFS}: cannot mount a BPF file system: {os.strerror(ctypes.get_errno())}")
+
+
+def _fs_type(path: Path) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    # struct statfs begins with its type, a long (statfs(2)).
+    room = ctypes.create_string_buffer(256)
+    if libc.statfs(os.fsencode(path), room):
+        return 0
+    return ctypes.c_long.from_buffer(room).value & 0xFFFFFFFF

@@ -1,0 +1,119 @@
+"""Policy revisions in the kernel: two slots, the lowest bit of the revision selects one.
+
+A packet reads the revision once and walks that slot, so it sees the old policy or the
+new one and never a mixture: a revision is written to the slot that nobody reads, then
+announced in one word.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from array import array
+
+from fastpath import abi
+from fastpath.config import Config
+from fastpath.libbpf import F_INNER_MAP, F_NO_PREALLOC, MAP_ARRAY, MAP_LPM_TRIE, Map
+from fastpath.loader.pins import Pins
+from fastpath.policy.compile import Tables
+from fastpath.policy.model import ANY_APP
+from fastpath.word import REVISION_MAX
+
+_ZERO = bytes(4)
+
+
+class Revisions:
+    """Writes settings and policy of one gateway."""
+
+    def __init__(self, pins: Pins, hertz: int) -> None:
+        self._config = pins.map("config")
+        self._outer = {name: pins.map(name) for name in ("pol_addr", "pol_port", "pol_set", "pol_rule")}
+        self._hertz = hertz
+        raw = self._config.lookup(_ZERO)
+        assert raw is not None
+        self.settings = abi.Config.from_buffer_copy(raw)
+
+    @property
+    def revision(self) -> int:
+        """Current revision, 0 before the first."""
+        return int(self.settings.revision)
+
+    def configure(self, config: Config, tap_ifindex: int) -> None:
+        """Settings other than the policy."""
+        s = self.settings
+        s.tap_ifindex = tap_ifindex
+        s.mark_mask = config.mark.mask
+        s.mark_judged = config.mark.value
+        for timeout in abi.Timeout:
+            if timeout is not abi.Timeout.MAX:
+                s.timeouts[timeout] = self._jiffies(config.timeouts[timeout.name.lower()])
+        s.inspector_timeout = self._jiffies(config.inspection.timeout)
+        s.drain_timeout = self._jiffies(config.inspection.drain)
+        s.capacity = config.capacity
+        for exception in abi.Exception:
+            name = exception.name.lower()
+            if exception is not abi.Exception.MAX:
+                s.exceptions[exception] = config.exception(name)
+        s.failsafe[:] = [*config.failsafe, *([0] * (abi.Limit.FAILSAFE_PORTS - len(config.failsafe)))]
+        self._write()
+
+    def press(self, pressure: abi.Pressure) -> None:
+        """How full the session table is."""
+        if self.settings.pressure != pressure:
+            self.settings.pressure = pressure
+            self._write()
+
+    def next(self, floor: int = 0) -> int:
+        """The revision after the present one, above `floor`; its slot is the one that no packet reads."""
+        revision = max(self.revision, floor) + 1
+        if self.revision and (revision & 1) == (self.revision & 1):
+            revision += 1
+        return revision if revision <= REVISION_MAX else 2 - (self.revision & 1)
+
+    def apply(self, tables: Tables, revision: int) -> None:
+        """Make a policy current under a revision that `next` gave. On any error the present one stays."""
+        slot = (revision & 1).to_bytes(4, sys.byteorder)
+        fresh = _inner_maps(tables)
+        for name, inner in fresh.items():
+            self._outer[name].update(slot, inner.fd.to_bytes(4, sys.byteorder))
+        self.settings.revision = revision
+        self.settings.monitor = tables.policy.default.monitor
+        self._write()
+
+    def retire(self) -> None:
+        """Free the slot of the revision before; a grace period after `apply`."""
+        slot = (~self.revision & 1).to_bytes(4, sys.byteorder)
+        for outer in self._outer.values():
+            outer.delete(slot)
+
+    def _jiffies(self, seconds: float) -> int:
+        return max(1, round(seconds * self._hertz))
+
+    def _write(self) -> None:
+        self._config.update(_ZERO, bytes(self.settings))
+
+
+def _inner_maps(tables: Tables) -> dict[str, Map]:
+    prefix, rule_set, rule = map(ctypes.sizeof, (abi.Prefix, abi.RuleSet, abi.Rule))
+    entries = tables.prefixes
+    addresses = Map.create(
+        MAP_LPM_TRIE, "pol_addr", key=prefix, value=4, entries=max(1, len(entries)), flags=F_NO_PREALLOC
+    )
+    addresses.update_batch(
+        b"".join(entry.key for entry in entries), array("I", [entry.number for entry in entries]).tobytes()
+    )
+    default = tables.policy.default
+    first = bytes(abi.Rule(apps=ANY_APP, action=default.action, flags=default.flags))
+    return {
+        "pol_addr": addresses,
+        "pol_port": _array("pol_port", 4, tables.port_values()),
+        "pol_set": _array("pol_set", rule_set, b"".join(tables.set_values())),
+        "pol_rule": _array("pol_rule", rule, first + b"".join(tables.rule_values())),
+    }
+
+
+def _array(name: str, value: int, packed: bytes) -> Map:
+    entries = len(packed) // value
+    made = Map.create(MAP_ARRAY, name, key=4, value=value, entries=entries, flags=F_INNER_MAP)
+    made.update_batch(array("I", range(entries)).tobytes(), packed)
+    return made

@@ -1,0 +1,220 @@
+"""The fast path's daemon: keeps the kernel half as the configuration wants it.
+
+Nothing depends on it for traffic: stopping or killing it detaches nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fastpath import abi
+from fastpath.admin import AdminError, AdminServer
+from fastpath.config import load_config
+from fastpath.document import InvalidDocumentError
+from fastpath.exit import CommandError
+from fastpath.gateway import Gateway, check_host, compiled_policy, only_instance
+from fastpath.statistics import Counters, expired, heartbeat_age, read_counters
+
+PRESSURE_INTERVAL = 0.25
+FOLLOW_INTERVAL = 1.0
+# Packets on their way still read the slot of the revision before.
+GRACE = 1.0
+# Share of the table (design section 2, rule 11), highest first.
+LEVELS = ((0.98, abi.Pressure.FULL), (0.90, abi.Pressure.HIGH), (0.70, abi.Pressure.WARN))
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """One daemon, from start to stop."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = load_config(path)
+        self.gateway = Gateway(self.config)
+        self.started = time.time()
+        self.swept = 0
+        self.pressure = abi.Pressure.NONE
+        self.problem: str | None = None
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        # Sessions counted by the last sweep less what the counters said then: evictions do not count themselves.
+        self._drift = 0
+
+    async def run(self) -> None:
+        """Load, attach, serve until told to stop."""
+        check_host(self.config)
+        compiled_policy(self.config)
+        with only_instance(self.config.pin_root):
+            await self.gateway.start()
+            self._stats = self.gateway.pins.map("stats")
+            self._sessions = self.gateway.pins.map("sessions")
+            registry = CollectorRegistry()
+            registry.register(_Metrics(self))
+            admin = AdminServer(
+                self.config.fastpath_socket, status=self.status, health=lambda: self.problem, registry=registry,
+                tcp=self.config.fastpath_listen,
+            )  # fmt: skip
+            try:
+                await admin.start()
+            except AdminError as error:
+                raise CommandError(str(error)) from None
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+            log.info(
+                "ready: %s, revision %d%s", ", ".join(self.config.interfaces), self.gateway.revisions.revision,
+                ", programs compiled" if self.gateway.compiled else "",
+            )  # fmt: skip
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(self._every(PRESSURE_INTERVAL, self._press)),
+                        group.create_task(self._every(FOLLOW_INTERVAL, self._follow)),
+                        group.create_task(self._every(self.config.sweep, self._sweep)),
+                        group.create_task(self._reloads()),
+                    ]
+                    await self._stop.wait()
+                    for task in tasks:
+                        task.cancel()
+            finally:
+                await admin.stop()
+            log.info("stopped; the kernel goes on with what is loaded")
+
+    def live(self, counters: Counters) -> int:
+        """Sessions in the table."""
+        return max(0, counters.live + self._drift)
+
+    def status(self) -> dict[str, Any]:
+        """For `status` and the admin socket."""
+        counters = read_counters(self._stats)
+        clocks = self.gateway.commands.clocks()
+        age = heartbeat_age(self.gateway.pins, clocks.jiffies, self.gateway.hertz)
+        return {
+            "version": version(),
+            "pid": os.getpid(),
+            "uptime": round(time.time() - self.started, 1),
+            "healthy": self.problem is None,
+            "problem": self.problem,
+            "config": str(self.config.file),
+            "policy": {
+                "file": str(self.config.policy),
+                "revision": self.gateway.revisions.revision,
+                "rules": len(self.gateway.tables.policy.rules),
+            },
+            "interfaces": {name: self.gateway.attachment.ifindex.get(name) for name in self.config.interfaces},
+            "tap": self.gateway.config.tap,
+            "pins": str(self.gateway.pins.directory),
+            "inspector": {
+                "alive": age is not None and age <= self.config.inspection.timeout,
+                "last_heartbeat": None if age is None else round(age, 3),
+            },
+            "sessions": {
+                "live": self.live(counters),
+                "capacity": self.config.capacity,
+                "pressure": self.pressure.name.lower(),
+                "swept": self.swept,
+            },
+            "packets": counters.stats,
+            "drops": {reason: number for reason, number in counters.drops.items() if number},
+        }
+
+    async def _every(self, seconds: float, task: Callable[[], Awaitable[None]]) -> None:
+        """Again and again; a failure is reported and does not end the daemon."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await task()
+            except (OSError, CommandError) as error:
+                log.error("%s", error)
+
+    async def _press(self) -> None:
+        used = self.live(read_counters(self._stats)) / self.config.capacity
+        pressure = next((level for share, level in LEVELS if used >= share), abi.Pressure.NONE)
+        if pressure != self.pressure:
+            tell = log.warning if pressure > self.pressure else log.info
+            tell("session table %.0f %% full: %s", used * 100, pressure.name.lower())
+            self.pressure = pressure
+            self.gateway.revisions.press(pressure)
+
+    async def _follow(self) -> None:
+        missing = self.gateway.attachment.missing()
+        self.problem = f"missing interfaces: {', '.join(missing)}" if missing else None
+        await self.gateway.follow()
+
+    async def _sweep(self) -> None:
+        timeouts = list(self.gateway.revisions.settings.timeouts)
+        seen = gone = 0
+        before = read_counters(self._stats).live
+        for count, keys, values in self._sessions.batches():
+            now = self.gateway.commands.clocks().jiffies
+            seen += count
+            gone += self.gateway.commands.delete(expired(count, keys, values, now, timeouts), abi.End.TIMEOUT)
+            await asyncio.sleep(0)
+        self.swept += gone
+        self._drift = seen - before
+
+    async def _reloads(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            try:
+                config = load_config(self.path)
+                self.gateway.reload(config)
+            except InvalidDocumentError as error:
+                for line in str(error).splitlines():
+                    log.error("%s", line)
+                log.error("nothing was applied; revision %d stays", self.gateway.revisions.revision)
+            except (CommandError, OSError) as error:
+                log.error("%s", error)
+            else:
+                self.config = config
+                await asyncio.sleep(GRACE)
+                self.gateway.revisions.retire()
+
+
+class _Metrics(Collector):
+    """The counters, for Prometheus."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for each kind of figure."""
+        status = self._service.status()
+        events = CounterMetricFamily("microseg_events", "What the kernel half counted.", labels=["event"])
+        for name, number in status["packets"].items():
+            events.add_metric([name], number)
+        yield events
+        drops = CounterMetricFamily("microseg_drops", "Dropped packets (monitored ones too).", labels=["reason"])
+        for name, number in status["drops"].items():
+            drops.add_metric([name], number)
+        yield drops
+        for name, text, value in (
+            ("sessions", "Live sessions.", status["sessions"]["live"]),
+            ("sessions_capacity", "Room in the session table.", status["sessions"]["capacity"]),
+            ("policy_revision", "Policy in force.", status["policy"]["revision"]),
+            ("inspector_alive", "The inspector's heartbeat is fresh.", status["inspector"]["alive"]),
+        ):
+            yield GaugeMetricFamily(f"microseg_{name}", text, value=float(value))
+
+
+def version() -> str:
+    """Of the installed package."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("microseg")
+    return "unknown"
