@@ -186,7 +186,8 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 			s = 0;
 		} else {
 			reversed = dir == MS_TO_CLIENT;
-			if (s->protocol)
+			/* What the inspector follows may still turn into something else. */
+			if (s->protocol && word_verdict(s->verdict) != MS_VERDICT_INSPECT)
 				possible = 1 << (s->protocol & 31);
 		}
 	}
@@ -289,13 +290,17 @@ MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
 	s->protocol = protocol;
 	s->first_protocol = protocol;
 	s->rule_hash = walk.hash;
-	if (p->l4 == MS_IP_TCP && word_verdict(walk.word) == MS_VERDICT_ALLOW) {
+	s->verdict = walk.word;
+	emit_verdict(&p->key, s, walk.flags);
+	if (word_verdict(walk.word) != MS_VERDICT_ALLOW)
+		return act(skb, p, s, cfg, dir, hook, now);
+	/* Behind act(), to which these very bytes would look like others in their place. */
+	if (p->l4 == MS_IP_TCP) {
 		s->ident_end = p->seq + p->payload_len;
 		s->provisional = 1 + dir;
 	}
-	s->verdict = walk.word;
-	emit_verdict(&p->key, s, walk.flags);
-	return act(skb, p, s, cfg, dir, hook, now);
+	count_packets(skb, MS_STAT_FAST);
+	return MS_PASS;
 }
 
 MS_PROGRAM(ms_reset)(struct __sk_buff *skb)

@@ -58,7 +58,7 @@ class Inspection:
     need_more: float = 2.0
     need_more_bytes: int = 64 * 1024
     max_flows: int = 65_536
-    total_held: int = 64 * 1024 * 1024
+    total: int = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ def _inspection(node: Node) -> Inspection:
     whole = {
         "need_more_bytes": (1024, 1 << 20),
         "max_flows": (16, 1 << 20),
-        "total_held": (1 << 20, 1 << 34),
+        "total": (1 << 20, 1 << 34),
     }
     found: dict[str, float | int] = {}
     for name, value in fields.items():

@@ -127,6 +127,12 @@ MS_INLINE int reset_both(struct __sk_buff *skb, struct ms_packet *p, struct ms_s
 		s->told |= 1;
 		onward = 1;
 	}
+	if (s && s->tcp[dir & 1] != MS_TCP_RESET) {
+		s->tcp[0] = MS_TCP_RESET;
+		s->tcp[1] = MS_TCP_RESET;
+		s->timeout = MS_TIMEOUT_CLOSING;
+		emit_end(&p->key, s, MS_END_RESET);
+	}
 	if (cut(skb, p, &partial))
 		return MS_DROP;
 	if (swap_link(skb))

@@ -1,0 +1,171 @@
+"""The kernel half as the inspector sees it: sessions, the policy's walk, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fastpath import abi
+from fastpath.commands import Commands
+from fastpath.loader.pins import SESSIONS, Pins
+from fastpath.policy.names import NamedRule, Names, read_names
+from fastpath.word import Word
+from slowpath.core.frame import Packet, flow_key
+from slowpath.core.model import Decide, Judgement, SessionInfo
+from slowpath.record.model import DEFAULT_RULE
+
+GONE = Judgement(abi.Verdict.DENY, abi.Reason.CLOSED)
+# Revisions whose names are kept at hand.
+KEPT = 8
+
+
+class RuleNames:
+    """Rule numbers to rules, by revision."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._known: dict[int, Names] = {}
+
+    def rule(self, revision: int, number: int) -> NamedRule | None:
+        """Rule of a verdict word; None when the revision's names are gone."""
+        names = self._known.get(revision)
+        if names is None:
+            try:
+                names = read_names(self._run_dir, revision)
+            except (OSError, ValueError):
+                names = None
+            if names is None:
+                return None
+            while len(self._known) >= KEPT:
+                self._known.pop(min(self._known))
+            self._known[revision] = names
+        try:
+            return names.rule(number)
+        except IndexError:
+            return None
+
+    def name(self, revision: int, index: int) -> str:
+        """Id of the rule with this index (number less one), for records."""
+        rule = self.rule(revision, index + 1)
+        return rule.id if rule is not None else f"#{index + 1}"
+
+
+class KernelSessions:
+    """`slowpath.core.model.Kernel` on the pinned maps and programs."""
+
+    def __init__(self, pins: Pins, names: RuleNames, stale: Callable[[], None] = lambda: None) -> None:
+        """`stale` is called when a verdict came too late: the policy changed meanwhile."""
+        self.commands = Commands(pins)
+        self._sessions = pins.map(SESSIONS)
+        self._names = names
+        self._stale = stale
+        self._pending: list[abi.Command] = []
+        self.revision = 0
+        self.refused = 0
+
+    def session(self, key: bytes) -> SessionInfo | None:
+        """See `slowpath.core.model.Kernel`."""
+        raw = self._sessions.lookup(key)
+        if raw is None:
+            return None
+        session = abi.Session.from_buffer_copy(raw)
+        isn = tuple(
+            session.isn[side] if session.tcp[side] != abi.Tcp.NONE else None
+            for side in (abi.Direction.SERVER, abi.Direction.CLIENT)
+        )
+        midstream = bool(session.flags & abi.SessionFlag.MIDSTREAM)
+        return SessionInfo(
+            session.id,
+            bool(session.flags & abi.SessionFlag.SERVER_IS_A),
+            (None, None) if midstream else (isn[0], isn[1]),
+            midstream,
+            session.rule_hash,
+            self._judgement(session.verdict),
+        )
+
+    def judge(self, key: bytes, session_id: int, possible: int) -> Judgement:
+        """See `slowpath.core.model.Kernel`."""
+        answer = self.commands.judge(key, session_id, possible)
+        return self._judgement(answer.verdict) if answer.status == abi.Status.OK else GONE
+
+    def decide(self, decision: Decide) -> None:
+        """Queue a verdict; `flush` sends it."""
+        word = Word.unpack(decision.judgement.word)
+        self._pending.append(
+            abi.Command(
+                op=abi.Op.VERDICT,
+                key=abi.Key.from_buffer_copy(decision.key),
+                id=decision.session_id,
+                verdict=Word(
+                    decision.verdict, decision.scope, decision.judgement.monitor, decision.judgement.reset,
+                    decision.reason, word.rule, word.revision,
+                ).pack(),
+                revision=word.revision,
+                protocol=decision.protocol,
+                first_protocol=decision.first_protocol,
+            )
+        )  # fmt: skip
+
+    def discard(self, packet: Packet) -> None:
+        """Queue word of a held frame that will not come back."""
+        key, a_to_b = flow_key(packet)
+        raw = self._sessions.lookup(key)
+        if raw is None:
+            return
+        session = abi.Session.from_buffer_copy(raw)
+        server_is_a = bool(session.flags & abi.SessionFlag.SERVER_IS_A)
+        direction = abi.Direction.SERVER if a_to_b != server_is_a else abi.Direction.CLIENT
+        self._pending.append(
+            abi.Command(
+                op=abi.Op.DISCARD, key=abi.Key.from_buffer_copy(key), id=session.id, direction=direction, count=1
+            )
+        )
+
+    def flush(self) -> None:
+        """Send what is queued. A verdict under a policy that has gone is judged once more."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        for command, answer in zip(pending, self.commands.apply(pending), strict=True):
+            if answer.status == abi.Status.STALE_REVISION:
+                self._again(command)
+
+    def refresh(self) -> bool:
+        """True when the policy's revision is another than at the last call."""
+        before, self.revision = self.revision, self.commands.clocks().revision
+        return before not in {0, self.revision}
+
+    def _again(self, command: abi.Command) -> None:
+        """The policy changed between judgement and verdict. The same rules say the same of it; what other
+        rules say of bytes that have gone by is not known here: denied, a new connection is judged afresh.
+        """
+        key = bytes(command.key)
+        protocol = 1 << command.protocol if command.protocol else 0
+        old = Word.unpack(command.verdict)
+        answer = self.commands.judge(key, command.id, protocol)
+        if answer.status != abi.Status.OK:
+            return
+        now = self._judgement(answer.verdict)
+        before = self._judgement(command.verdict)
+        verdict, reason, scope = old.verdict, old.reason, old.scope
+        if now.verdict in {abi.Verdict.ALLOW, abi.Verdict.DENY}:
+            verdict, reason = now.verdict, now.reason
+        elif now.rule_files != before.rule_files:
+            verdict, reason = abi.Verdict.DENY, abi.Reason.CLOSED
+        word = Word.unpack(answer.verdict)
+        command.verdict = Word(verdict, scope, word.monitor, word.reset, reason, word.rule, word.revision).pack()
+        command.revision = word.revision
+        if self.commands.apply([command])[0].status != abi.Status.OK:
+            self.refused += 1
+        self._stale()
+
+    def _judgement(self, raw: int) -> Judgement:
+        word = Word.unpack(raw)
+        rule = self._names.rule(word.revision, word.rule)
+        if rule is None:
+            return Judgement(
+                word.verdict, word.reason, DEFAULT_RULE, word.revision, (), word.monitor, word.reset, "deny", raw
+            )
+        return Judgement(
+            word.verdict, word.reason, rule.id, word.revision, rule.rule_files, word.monitor, word.reset, rule.log, raw
+        )
