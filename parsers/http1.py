@@ -1,8 +1,9 @@
 """HTTP/1.x, both directions.
 
 Requests go through httptools (llhttp, strict: rejects CL with TE, obs-fold, bare LF,
-unknown codings); Host is checked here because llhttp does not. Responses are framed
-by `_Responses`, only as far as an upgrade needs it: which answer belongs to which
+unknown codings); Host is checked here because llhttp does not. Nor does it tell where it stopped:
+an error's `offset` is the first byte of the piece that was fed. Responses are framed by
+`_Responses`, only as far as an upgrade needs it: which answer belongs to which
 request, and was it 101 (or 2xx to CONNECT).
 
 A client that offers an upgrade may go on in either protocol, so bytes behind such a
@@ -60,7 +61,6 @@ class Http1Parser:
         self._settings = b""
         self._behind = bytearray()
         self._upgraded = False
-        self._blank = False  # bytes of a request's start line were seen, on_message_begin was not
 
     @property
     def buffered(self) -> int:
@@ -182,6 +182,13 @@ class Http1Parser:
         if len(hosts) > 1 or (not hosts and version == "1.1"):
             raise ParseError("host_missing" if not hosts else "host_twice")
         host = hosts[0] if hosts else b""
+        codings = [value.strip(b" \t").lower() for name, value in self._headers if name == b"transfer-encoding"]
+        # RFC 9112 §6.1: any other coding, a second one or HTTP/1.0 is where servers disagree on the body's end.
+        if codings and (codings != [b"chunked"] or version == "1.0"):
+            raise ParseError("transfer_encoding")
+        # llhttp takes what follows an offer for the other protocol; a server that declines takes it for the body.
+        if self._parser.should_upgrade() and (codings or self._length()):
+            raise ParseError("upgrade_with_body")
         path = bytes(self._url)
         if method == b"CONNECT":
             return Request(method, b"", _host(path), b"", upgrade=b"connect")
@@ -199,10 +206,15 @@ class Http1Parser:
         upgrade = b""
         if self._parser.should_upgrade():
             offers = b",".join(value for name, value in self._headers if name == b"upgrade")
-            upgrade = offers.split(b",")[0].strip(b" \t").lower()
+            # RFC 9110 §7.8: the server picks any of several; what is not the only offer has no name here.
+            upgrade = offers.strip(b" \t").lower() or b"unnamed"
             self._settings = _settings([value for name, value in self._headers if name == b"http2-settings"], upgrade)
         kind = next((value for name, value in self._headers if name == b"content-type"), b"")
         return Request(method, path, _host(host), kind, upgrade=upgrade)
+
+    def _length(self) -> int:
+        """Content-Length; llhttp has refused what is no number."""
+        return int(next((value for name, value in self._headers if name == b"content-length"), b"0"))
 
     def _feed_responses(self, data: bytes) -> None:
         if self._upgraded:
@@ -212,6 +224,8 @@ class Http1Parser:
             self._events.append(response)
             offered = self._offered
             if offered is None or not last:
+                if response.status == 101:
+                    raise ParseError("unasked_switch")
                 continue
             if response.status == 101 or (method == b"CONNECT" and 200 <= response.status < 300):
                 self._upgraded = True

@@ -9,6 +9,7 @@ answer is need more.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -53,6 +54,7 @@ _METHOD = _UPPER | frozenset(b"-_")
 _METHOD_MAX = 24
 _ALNUM = _UPPER | frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")
 _DIGITS = frozenset(b"0123456789")
+_TARGET_END = re.compile(rb"[\x00-\x20\x7f]")
 _TARGET_FIRST = _ALNUM | frozenset(b"/*[")
 
 
@@ -84,11 +86,9 @@ def http_request(data: bytes) -> int:
         return MORE if len(method) <= _METHOD_MAX else NO
     if not method:
         return NO
-    end = len(data)
-    for index in range(space + 1, end):
-        if data[index] <= 0x20 or data[index] == 0x7F:
-            end = index
-            break
+    # In C: an endless target, one byte a segment, is scanned anew each time.
+    stop = _TARGET_END.search(data, space + 1)
+    end = stop.start() if stop else len(data)
     target = data[space + 1 : end]
     if target and target[0] not in _TARGET_FIRST:
         return NO

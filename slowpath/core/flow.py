@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
-from fastpath.abi import Protocol, Reason, Scope
+from fastpath.abi import Protocol, Reason, Scope, Verdict
 from parsers.base import TO_CLIENT, TO_SERVER, Parser, Request
 from slowpath.core.frame import SYN, Packet
 from slowpath.core.model import Judgement, SessionInfo
 from slowpath.core.reassembly import Stream
+from slowpath.record import Record
+from slowpath.record.model import address, l4_name, make_flow
 
 
 class State(IntEnum):
@@ -25,7 +26,7 @@ class State(IntEnum):
 
 @dataclass(slots=True)
 class Stats:
-    """Counters, all growing but `flows` and `held_bytes`."""
+    """Counters, all growing but `flows`, `held_bytes` (frames) and `kept_bytes` (frames and all else)."""
 
     packets: int = 0
     released: int = 0
@@ -41,6 +42,8 @@ class Stats:
     evicted: int = 0
     flows: int = 0
     held_bytes: int = 0
+    kept_bytes: int = 0
+    unwritten: int = 0
     midstream: int = 0
     need_more: int = 0
     parse_error: int = 0
@@ -55,24 +58,25 @@ class Held:
     packet: Packet
     direction: int
     end: int  # stream offset behind it
+    since: float
 
 
 class Flow:
     """One flow under inspection."""
 
     __slots__ = (
-        "buffers", "confirm", "decision", "fields", "fin", "first", "forwarding", "guessed", "held", "held_bytes",
-        "hold_until", "judgement", "judgements", "key", "l4", "last_seen", "midstream", "need_until", "parser",
-        "protocol", "recorded", "request", "resting", "safe", "scheduled", "server_is_a", "session_id", "state",
-        "streams", "switching",
+        "buffers", "confirm", "decided_at", "decision", "fields", "fin", "first", "forwarding", "guessed", "held",
+        "held_bytes", "held_since", "hold_until", "judgement", "judgements", "kept_bytes", "key", "kind", "l4",
+        "last_seen", "midstream", "need_until", "parser", "protocol", "recorded", "request", "resting", "safe",
+        "scheduled", "server_is_a", "session_id", "state", "streams", "switching",
     )  # fmt: skip
 
-    def __init__(self, key: bytes, info: SessionInfo, packet: Packet, fields: dict[str, Any]) -> None:
+    def __init__(self, key: bytes, info: SessionInfo, packet: Packet) -> None:
         self.key = key
         self.session_id = info.id
         self.server_is_a = info.server_is_a
         self.l4 = packet.l4
-        self.fields = fields
+        self.fields = _fields(key, info.server_is_a, packet.vlan)
         self.judgement = info.judgement
         self.judgements: dict[Protocol, Judgement] = {}
         self.midstream = info.midstream
@@ -82,6 +86,8 @@ class Flow:
         self.safe = [0, 0]  # every byte below is judged, or harmless and let go
         self.held: list[Held] = []
         self.held_bytes = 0
+        self.kept_bytes = 0  # as last counted
+        self.held_since: float | None = None  # when its first packet was held
         self.hold_until = 0.0
         self.need_until = 0.0
         self.forwarding = False  # the incomplete unit has waited long enough
@@ -89,15 +95,24 @@ class Flow:
         self.fin: list[int | None] = [None, None]
         self.first = Protocol.NONE
         self.protocol = Protocol.NONE
+        self.kind = Protocol.NONE  # of the first request: what the connection is to connection-scoped rules
         self.parser: Parser | None = None
         self.switching = False  # an upgrade is offered: allow for good only when it is declined
         self.request: Request | None = None
         self.recorded = False
         self.resting = False  # nothing more to be learnt or decided: watched for conflicts only
-        self.decision = (Scope.NONE, Reason.NONE)  # of an allow that waits for its confirmation
+        self.decision = (Verdict.NONE, Scope.NONE, Reason.NONE)  # the last one, sent or waiting for confirmation
+        self.decided_at = 0.0
         self.last_seen = 0.0
         self.scheduled = 0.0
         self.state = State.IDENTIFY
+
+    @property
+    def kept(self) -> int:
+        """Bytes kept for the flow."""
+        streams = sum(stream.retained for stream in self.streams if stream is not None)
+        parser = self.parser.buffered if self.parser is not None else 0
+        return self.held_bytes + streams + len(self.buffers[0]) + len(self.buffers[1]) + parser
 
     def direction(self, a_to_b: bool) -> int:
         """Where a packet of the flow goes."""
@@ -121,3 +136,11 @@ class Flow:
             stream = Stream(packet.seq + (1 if packet.tcp_flags & SYN else 0))
             self.streams[direction] = stream
         return stream
+
+
+def _fields(key: bytes, server_is_a: bool, vlan: tuple[int, ...]) -> Record:
+    """`flow` of the records: client first."""
+    a = address(key[:16]), int.from_bytes(key[32:34], "big")
+    b = address(key[16:32]), int.from_bytes(key[34:36], "big")
+    client, server = (b, a) if server_is_a else (a, b)
+    return make_flow(*client, *server, l4_name(key[36]), vlan)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from fastpath.abi import Action, Protocol, Reason, Scope, Verdict
+from fastpath.word import Word
 from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Request, Response, Upgraded
 from parsers.base import Parser as AnyParser
 from parsers.http1 import Http1Parser
@@ -31,7 +33,7 @@ from slowpath.core.model import (
     Write,
 )
 from slowpath.core.reassembly import Arrival, Stream
-from slowpath.core.record import flow_fields, request_fields, verdict_record
+from slowpath.record.model import DEFAULT_RULE, Findings, verdict_record
 from slowpath.rules.ruleset import Outcome, RuleSet, Subject
 
 HTTP: Final = 1 << Protocol.HTTP
@@ -99,7 +101,9 @@ class Inspector:
         return self._timers[0][0] if self._timers else None
 
     def reload(self, rules: RuleSet) -> None:
-        """New rules, or a new policy: what is decided stays the kernel's matter, requests to come are judged anew."""
+        """New rules, or a new policy: what is decided stays the kernel's matter, requests to come are judged anew.
+        A verdict on its way under the old revision is refused by the kernel, and sent again after `Limits.unwritten`.
+        """
         self.rules = rules
         for flow in self._flows.values():
             flow.judgements.clear()
@@ -132,41 +136,96 @@ class Inspector:
 
     def _lookup(self, packet: Packet, key: bytes, a_to_b: bool) -> tuple[Flow, int] | None:
         flow = self._flows.get(key)
+        if flow is not None and flow.state >= State.PASS:
+            # Nothing is parsed any more: only the kernel knows whether this is still the session that was decided.
+            flow = self._still(flow)
         if flow is None:
             info = self.kernel.session(key)
             if info is None:
                 self.stats.no_session += 1
                 return None
             if len(self._flows) >= self.limits.max_flows:
-                self._evict()
-            flow = Flow(key, info, packet, flow_fields(key, info.server_is_a, packet.vlan))
-            verdict = info.judgement.verdict
-            if verdict in {Verdict.ALLOW, Verdict.DRAIN} or (verdict == Verdict.DENY and info.judgement.monitor):
-                flow.state = State.PASS
-            elif verdict == Verdict.DENY:
-                flow.state = State.REFUSE
-            else:
-                self._undecided[key] = flow
-            self._flows[key] = flow
-            self._sessions[info.id] = key
-            flow.last_seen = self._now
-            decided = flow.state >= State.PASS
-            self._schedule(flow, self._now + (self.limits.idle_decided if decided else self.limits.idle))
+                self._evict(next(iter(self._undecided.values()), None) or next(iter(self._flows.values())))
+            flow = self._flow(Flow(key, info, packet), info.judgement)
         return flow, flow.direction(a_to_b)
 
-    def _evict(self) -> None:
-        """Room for a flow: the oldest undecided gives way, else the oldest."""
-        oldest = next(iter(self._undecided.values()), None) or next(iter(self._flows.values()))
+    def _flow(self, flow: Flow, judgement: Judgement) -> Flow:
+        verdict = judgement.verdict
+        if verdict in {Verdict.ALLOW, Verdict.DRAIN} or (verdict == Verdict.DENY and judgement.monitor):
+            flow.state = State.PASS
+        elif verdict == Verdict.DENY:
+            flow.state = State.REFUSE
+        else:
+            self._undecided[flow.key] = flow
+        self._flows[flow.key] = flow
+        self._sessions[flow.session_id] = flow.key
+        flow.last_seen = self._now
+        decided = flow.state >= State.PASS
+        self._schedule(flow, self._now + (self.limits.idle_decided if decided else self.limits.idle))
+        return flow
+
+    def _still(self, flow: Flow) -> Flow | None:
+        """The decided flow if its session lives; a verdict that the kernel did not take is sent again."""
+        info = self.kernel.session(flow.key)
+        if info is None or info.id != flow.session_id:
+            self._drop(flow)
+            return None
+        waiting = info.judgement.verdict in {Verdict.INSPECT, Verdict.UNDECIDED}
+        if waiting and flow.decision[0] == Verdict.NONE:
+            self._drop(flow)  # it was the kernel's decision, and the kernel has changed it
+            return None
+        if waiting and self._now >= flow.decided_at + self.limits.unwritten:
+            self.stats.unwritten += 1
+            self._again_decide(flow)
+        return flow
+
+    def _again_decide(self, flow: Flow) -> None:
+        """Judge anew what was decided under a policy that is gone."""
+        verdict, scope, reason = flow.decision
+        judgement = self.kernel.judge(flow.key, flow.session_id, 1 << flow.protocol)
+        allowed = judgement.verdict == Verdict.ALLOW
+        if judgement.verdict == Verdict.INSPECT and judgement.rule_files:
+            outcome = self.rules.decide(judgement.rule_files, flow.protocol)
+            allowed = outcome is not None and outcome.action == Action.ALLOW
+        if verdict == Verdict.ALLOW and not allowed:
+            # Requests went by unread since it was allowed: what the new rules must see is gone.
+            self._deny(flow, judgement, Scope.CONNECTION, Reason.MIDSTREAM)
+            return
+        flow.judgement = judgement
+        self._decide(flow, verdict, scope, reason)
+
+    def _replaced(self, flow: Flow) -> bool:
+        """Whether the kernel has another session for the key by now, or none."""
+        info = self.kernel.session(flow.key)
+        return info is None or info.id != flow.session_id
+
+    def _evict(self, flow: Flow) -> None:
+        """Make room; what was not decided is by the exception."""
         self.stats.evicted += 1
-        if oldest.state <= State.PARSE:
-            self._exception(oldest, self.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
-        self._drop(oldest)
+        if flow.state <= State.PARSE:
+            self._exception(flow, self.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
+            if flow.state <= State.PARSE:
+                self._deny(flow, flow.judgement, Scope.CONNECTION, Reason.REASSEMBLY_LIMIT)
+        self._finish(flow)
+        self._drop(flow)
+
+    def _weigh(self, flow: Flow) -> None:
+        """Count what is kept, and make room when it is too much: the largest flows go."""
+        kept = flow.kept if flow.key in self._flows else 0
+        self.stats.kept_bytes += kept - flow.kept_bytes
+        flow.kept_bytes = kept
+        if self.stats.kept_bytes > self.limits.total:
+            for large in sorted(self._flows.values(), key=lambda flow: flow.kept_bytes, reverse=True):
+                if self.stats.kept_bytes <= self.limits.total * 7 // 8:
+                    break
+                self._evict(large)
 
     def _drop(self, flow: Flow) -> None:
         for held in flow.held:
             self._discard(held.packet)
         self.stats.held_bytes -= flow.held_bytes
-        flow.held, flow.held_bytes = [], 0
+        self.stats.kept_bytes -= flow.kept_bytes
+        flow.held, flow.held_bytes, flow.kept_bytes = [], 0, 0
         self._flows.pop(flow.key, None)
         self._undecided.pop(flow.key, None)
         self._sessions.pop(flow.session_id, None)
@@ -187,6 +246,11 @@ class Inspector:
             flow.scheduled = due
             self._counter += 1
             heapq.heappush(self._timers, (due, self._counter, flow.key))
+            if len(self._timers) > 64 + 4 * len(self._flows):
+                # An earlier time leaves the later one behind in the heap.
+                self._timers = [(f.scheduled, n, f.key) for n, f in enumerate(self._flows.values()) if f.scheduled]
+                self._counter = len(self._timers)
+                heapq.heapify(self._timers)
 
     def _expire(self, flow: Flow) -> None:
         now = self._now
@@ -199,12 +263,16 @@ class Inspector:
             self.stats.forwarded_incomplete += 1
             self._settle(flow)
         idle = self.limits.idle if flow.state < State.PASS else self.limits.idle_decided
-        if now >= flow.last_seen + idle:
-            self._finish(flow)
-            self._drop(flow)
-            return
-        dues = [due for due in (flow.need_until, flow.hold_until, flow.last_seen + idle) if due]
-        self._schedule(flow, min(dues))
+        ends = flow.last_seen + idle
+        if now >= ends:
+            # A connection may sleep for hours; forgotten, its next byte could not be judged.
+            if flow.state >= State.PASS or self._replaced(flow):
+                self._finish(flow)
+                self._drop(flow)
+                return
+            ends = now + idle
+        self._schedule(flow, min(due for due in (flow.need_until, flow.hold_until, ends) if due))
+        self._weigh(flow)
 
     # -- datagrams ------------------------------------------------------------------------------------------------
 
@@ -261,6 +329,7 @@ class Inspector:
             self._release(packet)
         else:
             self._segment(flow, packet, direction)
+            self._weigh(flow)
 
     def _segment(self, flow: Flow, packet: Packet, direction: int) -> None:
         flags = packet.tcp_flags
@@ -277,6 +346,12 @@ class Inspector:
                 return
             peer.acknowledge(min(acknowledged, peer.next, flow.safe[1 - direction]))
         at = stream.offset(packet.seq + (1 if flags & SYN else 0))
+        if not stream.acknowledged <= at <= stream.next and self._replaced(flow):
+            # Same ports, another connection: its SYN went by in the kernel.
+            self._finish(flow)
+            self._drop(flow)
+            self._tcp(packet)
+            return
         if packet.payload:
             self._payload(flow, packet, direction, stream, at)
         elif flags & RST:
@@ -286,7 +361,11 @@ class Inspector:
                 self._drop(flow)
             return
         elif flags & FIN and at > flow.safe[direction]:
-            self._hold(flow, packet, direction, at)
+            if any(held.direction == direction and held.packet.tcp_flags & FIN for held in flow.held):
+                self.stats.duplicates += 1
+                self._discard(packet)
+            else:
+                self._hold(flow, packet, direction, at)
         else:
             self._release(packet)
         if flow.state == State.CONFIRM:
@@ -321,18 +400,16 @@ class Inspector:
                 self._discard(packet)
         elif arrival == Arrival.CONFLICT:
             self._conflict(flow, packet, direction, end)
-        elif arrival == Arrival.LIMIT or flow.held_bytes + len(data) > self.limits.flow_held:
+        elif arrival == Arrival.LIMIT and flow.state == State.PARSE and direction == TO_CLIENT and at < stream.next:
+            self._release(packet)  # a late copy of what a server sent: nothing depends on it
+        elif arrival == Arrival.LIMIT and flow.state == State.CONFIRM and at > stream.next:
+            self._discard(packet)  # it is allowed already; TCP sends it again
+        elif arrival == Arrival.LIMIT or flow.held_bytes + len(packet.frame) > self.limits.flow_held:
             self._hold(flow, packet, direction, end)
             self._exception(flow, self.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
         else:
-            if arrival == Arrival.AHEAD and any(h.end == end and h.direction == direction for h in flow.held):
-                self.stats.duplicates += 1
-                self._discard(packet)
-                return
             self._hold(flow, packet, direction, end)
-            if self.stats.held_bytes > self.limits.total_held:
-                self._evict()
-            if arrival == Arrival.NEW and flow.key in self._flows:
+            if arrival == Arrival.NEW:
                 if flow.state == State.IDENTIFY:
                     self._identify(flow, direction, fresh)
                 elif flow.state == State.PARSE:
@@ -351,12 +428,8 @@ class Inspector:
         """The start of the flow was not seen. True = done with the packet."""
         flow.midstream = False
         flow.guessed = True
-        self.stats.midstream += 1
-        if flow.judgement.verdict == Verdict.ALLOW:
-            self._hold(flow, packet, TO_SERVER, 0)
-            self._allow(flow, flow.judgement, Scope.CONNECTION, flow.judgement.reason, confirmed=True)
-            return True
         if self.exceptions.midstream == Action.INSPECT:
+            self.stats.midstream += 1
             return False
         self._hold(flow, packet, TO_SERVER, 0)
         self._exception(flow, self.exceptions.midstream, Reason.MIDSTREAM)
@@ -365,7 +438,9 @@ class Inspector:
     # -- holding --------------------------------------------------------------------------------------------------
 
     def _hold(self, flow: Flow, packet: Packet, direction: int, end: int) -> None:
-        flow.held.append(Held(packet, direction, end))
+        flow.held.append(Held(packet, direction, end, self._now))
+        if flow.held_since is None:
+            flow.held_since = self._now
         size = len(packet.frame)
         flow.held_bytes += size
         self.stats.held_bytes += size
@@ -483,11 +558,13 @@ class Inspector:
         else:
             self._judge(flow, 1 << protocol)
 
-    def _start(self, flow: Flow, parser: AnyParser) -> None:
+    def _start(self, flow: Flow, parser: AnyParser, request: Request | None = None) -> None:
         flow.parser = parser
         flow.state = State.PARSE
         if isinstance(parser, Http2Parser):
             self._judge(flow, HTTP2_OR_GRPC)
+        if request is not None and flow.state == State.PARSE:
+            self._request(flow, request)
         for direction in (TO_SERVER, TO_CLIENT):
             data = bytes(flow.buffers[direction])
             flow.buffers[direction].clear()
@@ -551,8 +628,8 @@ class Inspector:
         protocol = Protocol.HTTP
         if request.stream:
             protocol = Protocol.GRPC if request.is_grpc else Protocol.HTTP2
-        if not flow.recorded:
-            flow.protocol = protocol
+        if flow.kind == Protocol.NONE:
+            flow.kind = flow.protocol = protocol
         flow.switching = bool(request.upgrade) and not request.stream
         judgement = flow.judgements.get(protocol)
         if judgement is None:
@@ -578,10 +655,10 @@ class Inspector:
             self._deny(flow, judgement, Scope.CONNECTION, Reason.DEFAULT)
 
     def _judge_request(self, flow: Flow, protocol: Protocol) -> None:
-        if not flow.switching:
+        if not flow.switching and protocol == flow.kind:
             self._judge(flow, 1 << protocol)
             return
-        # The request itself is HTTP/1 and must be allowed as that, but an allow is not for good yet.
+        # An allow is not for good yet where an upgrade is offered, nor where the connection began as something else.
         self.stats.judged += 1
         flow.judgement = flow.judgements[protocol] = self.kernel.judge(flow.key, flow.session_id, 1 << protocol)
 
@@ -589,7 +666,7 @@ class Inspector:
         if outcome.action != Action.ALLOW:
             self._deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome.rule)
         elif not flow.recorded or judgement.log == "all":
-            self._record(flow, Verdict.ALLOW, Scope.REQUEST, outcome.reason, judgement, outcome.rule)
+            self._record(flow, Verdict.ALLOW, Scope.REQUEST, outcome.reason, judgement, rule=outcome.rule)
 
     def _again(self, flow: Flow) -> None:
         """The offered upgrade was declined: it stays HTTP/1, and may now be allowed for good."""
@@ -607,6 +684,7 @@ class Inspector:
         flow.switching = False
         if event.protocol == b"h2c":
             flow.protocol = Protocol.HTTP2
+            flow.kind = Protocol.NONE
             flow.recorded = False
             flow.resting = False
             flow.buffers[TO_SERVER].extend(event.to_server)
@@ -617,17 +695,17 @@ class Inspector:
             except ParseError:
                 self._parse_error(flow)
                 return
-            self._start(flow, parser)
+            # The server answers it as stream 1: what rules say of HTTP/2 holds for it too.
+            self._start(flow, parser, replace(event.request, stream=1))
             return
-        if event.protocol == b"websocket":
-            flow.protocol = Protocol.WEBSOCKET
+        if event.protocol != b"connect":
+            flow.protocol = Protocol.WEBSOCKET if event.protocol == b"websocket" else Protocol.UNKNOWN
             flow.parser = None
-            self._judge(flow, 1 << Protocol.WEBSOCKET)
+            self._judge(flow, 1 << flow.protocol)
             if flow.state == State.PARSE:
-                judgement = flow.judgement
-                self._deny(flow, judgement, Scope.CONNECTION, Reason.NO_RULE)
+                self._deny(flow, flow.judgement, Scope.CONNECTION, Reason.NO_RULE)
             return
-        # A tunnel that an allowed CONNECT (or an upgrade to what we cannot name) opened: nothing more to judge.
+        # A tunnel that an allowed CONNECT opened: nothing more to judge.
         judgement = flow.judgements.get(Protocol.HTTP, flow.judgement)
         if flow.resting:
             flow.parser = None
@@ -653,8 +731,8 @@ class Inspector:
         flow.parser = None
         flow.hold_until = flow.need_until = 0.0
         if record:
-            self._record(flow, Verdict.ALLOW, scope, reason, judgement, rule)
-        flow.decision = (scope, reason)
+            self._record(flow, Verdict.ALLOW, scope, reason, judgement, rule=rule)
+        flow.decision = (Verdict.ALLOW, scope, reason)
         if flow.l4 == TCP and self.limits.confirm and not confirmed:
             flow.confirm = [stream.next if stream is not None else 0 for stream in flow.streams]
             flow.state = State.CONFIRM
@@ -675,15 +753,15 @@ class Inspector:
     def _allow_for_good(self, flow: Flow) -> None:
         flow.state = State.PASS
         self._schedule(flow, self._now + self.limits.idle_decided)
-        if flow.decision[0] != Scope.NONE:
-            self._decide(flow, Verdict.ALLOW, *flow.decision)
+        if flow.decision[0] != Verdict.NONE:
+            self._decide(flow, *flow.decision)
         self._flush(flow)
 
     def _deny(self, flow: Flow, judgement: Judgement, scope: Scope, reason: Reason, rule: str = "") -> None:
         flow.judgement = judgement
         flow.parser = None
         flow.hold_until = flow.need_until = 0.0
-        self._record(flow, Verdict.DENY, scope, reason, judgement, rule)
+        self._record(flow, Verdict.DENY, scope, reason, judgement, rule=rule)
         self._decide(flow, Verdict.DENY, scope, reason)
         if judgement.monitor:
             flow.state = State.PASS
@@ -694,16 +772,20 @@ class Inspector:
         held, flow.held = flow.held, []
         self.stats.held_bytes -= flow.held_bytes
         flow.held_bytes = 0
-        # The kernel answers one packet of a denied session with resets and forwards none of it.
-        told = not judgement.reset or flow.l4 != TCP
+        # The kernel turns one packet of a denied session into resets and forwards none of it. The receiver takes
+        # a reset for the very byte it waits for: the lowest that is held, of the client's if it has any.
+        told = None
+        if judgement.reset and flow.l4 == TCP:
+            told = min(held, key=lambda item: (item.direction, item.end), default=None)
         for item in held:
-            if told:
-                self._discard(item.packet)
-            else:
+            if item is told:
                 self._release(item.packet)
-                told = True
+            else:
+                self._discard(item.packet)
 
     def _decide(self, flow: Flow, verdict: Verdict, scope: Scope, reason: Reason) -> None:
+        flow.decision = (verdict, scope, reason)
+        flow.decided_at = self._now
         self._out.append(
             Decide(flow.key, flow.session_id, verdict, scope, reason, flow.protocol, flow.first, flow.judgement)
         )
@@ -743,6 +825,7 @@ class Inspector:
             if judgement.verdict in {Verdict.ALLOW, Verdict.INSPECT} and not judgement.rule_files:
                 self._record(flow, judgement.verdict, Scope.REQUEST, Reason.NEED_MORE, judgement)
                 flow.forwarding = True
+                self._settle(flow)
             else:
                 self._deny(flow, judgement, Scope.CONNECTION, Reason.NEED_MORE)
 
@@ -754,27 +837,30 @@ class Inspector:
         self._record(flow, Verdict.INSPECT, Scope.CONNECTION, Reason.PENDING, flow.judgement)
 
     def _record(
-        self, flow: Flow, verdict: Verdict, scope: Scope, reason: Reason, judgement: Judgement, rule: str = ""
+        self, flow: Flow, verdict: Verdict, scope: Scope, reason: Reason, judgement: Judgement, *, rule: str = ""
     ) -> None:
-        flow.recorded = True
+        again, flow.recorded = flow.recorded, True
         self._undecided.pop(flow.key, None)
         if judgement.log == "none" and verdict != Verdict.DENY:
             return
-        found = request_fields(flow.request, self.limits.text) if flow.request is not None else {}
-        record = verdict_record(
-            now=self._now,
-            session=flow.session_id,
-            flow=flow.fields,
-            first=flow.first,
-            protocol=flow.protocol,
-            verdict=verdict,
-            scope=scope,
-            reason=reason,
-            judgement=judgement,
+        waited = flow.held[0].since if flow.held and again else flow.held_since
+        findings = _findings(flow.request, self.limits.text, rule, None if waited is None else self._now - waited)
+        word = Word(verdict, scope, monitor=judgement.monitor, reason=reason, revision=judgement.revision)
+        self._out.append(
+            Write(
+                verdict_record(
+                    ts=self._now,
+                    session=flow.session_id,
+                    flow=flow.fields,
+                    first=flow.first,
+                    protocol=flow.protocol,
+                    word=word,
+                    rule=judgement.rule or DEFAULT_RULE,
+                    path="inspector",
+                    findings=findings,
+                )
+            )
         )
-        if rule:
-            record["l7_rule"] = rule
-        self._out.append(Write(record | found))
 
     def knows(self, key: bytes) -> bool:
         """The flow is followed."""
@@ -783,6 +869,26 @@ class Inspector:
     def flows(self) -> Iterator[tuple[bytes, int]]:
         """(key, session id) of what is under inspection."""
         return ((flow.key, flow.session_id) for flow in self._flows.values())
+
+
+def _findings(request: Request | None, limit: int, rule: str, latency: float | None) -> Findings:
+    http = grpc = None
+    if request is not None:
+        http = {
+            "method": _text(request.method, limit),
+            "path": _text(request.path, limit),
+            "host": _text(request.host, limit),
+        }
+        if request.is_grpc:
+            service, method = request.grpc
+            grpc = {"service": _text(service, limit), "method": _text(method, limit)}
+    rule_file, _, l7_rule = rule.partition("/")
+    return Findings(latency=latency, http=http, grpc=grpc, rule_file=rule_file or None, l7_rule=l7_rule or None)
+
+
+def _text(value: bytes, limit: int) -> str:
+    r"""Bytes of the wire as text: UTF-8, what is none as \xNN."""
+    return value[:limit].decode("utf-8", "backslashreplace")
 
 
 __all__ = ["Inspector", "Stats"]

@@ -33,7 +33,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """The kernel's session of a packet. `isn` by direction, None where the SYN was not seen."""
+    """The kernel's session of a packet. `isn` by direction, None where the SYN was not seen. `midstream`: the
+    inspector can't see the flow's start, be it that its SYN was not seen or that held packets of it were
+    released before (by an inspector that is gone).
+    """
 
     id: int
     server_is_a: bool
@@ -77,15 +80,17 @@ class Limits:
     # An allow for good waits for the receiver's acknowledgement of the bytes that were judged: a decoy that never
     # arrives (low TTL, bad checksum) must not speak for the flow. Nothing is held meanwhile.
     confirm: bool = True
-    # A connection without packets; the kernel's session ends it sooner or later, `forget` tells.
+    # A connection without packets this long is forgotten if the kernel has no session of it any more.
     idle: float = 300.0
     # A decided one: the kernel's hand-over takes 100 ms at most.
     idle_decided: float = 1.0
+    # A verdict that the kernel has not taken by then (the policy changed meanwhile) is asked for and sent again.
+    unwritten: float = 0.050
     max_flows: int = 65_536
-    # Two directions' queues of 64 KiB, with the headers of their frames.
-    flow_held: int = 256 * 1024
-    # 1,000 flows that hold a full queue.
-    total_held: int = 64 * 1024 * 1024
+    # Both directions' queues with the headers of their frames.
+    flow_held: int = 640 * 1024
+    # All that is kept of all flows: frames, queues, histories, parsers. 100 flows at their bounds.
+    total: int = 128 * 1024 * 1024
     text: int = 2048
 
 

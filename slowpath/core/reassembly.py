@@ -2,7 +2,8 @@
 
 Offsets are unwrapped: byte 0 is the first behind the initial sequence number. What
 has been delivered and is not acknowledged by the receiver is remembered (bounded): a
-retransmission that differs there would give two readings of the stream.
+retransmission that differs there would give two readings of the stream, and one that
+can't be compared any more is refused.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Final
 MASK: Final = 0xFFFFFFFF
 HALF: Final = 0x80000000
 
-# One window without scaling: what a sender may have in flight behind a loss before it hears of it.
-QUEUE_BYTES: Final = 64 * 1024
+# What a sender may have in flight behind a loss before it hears of it: four super-packets of 64 KiB.
+QUEUE_BYTES: Final = 256 * 1024
 # Segments of one byte each would make the queue's bookkeeping the larger part.
 QUEUE_SEGMENTS: Final = 256
-# Delivered and not acknowledged: the default receive window of Linux is below that in the first seconds.
+# Delivered, and no acknowledgement seen (those without payload don't come this way).
 HISTORY_BYTES: Final = 256 * 1024
 
 
@@ -27,9 +28,9 @@ class Arrival(IntEnum):
 
     NEW = 0  # delivered, maybe with queued bytes behind it
     AHEAD = 1  # queued
-    OLD = 2  # nothing new
+    OLD = 2  # nothing new; its bytes are delivered, or queued
     CONFLICT = 3  # differs from bytes known for its place
-    LIMIT = 4  # does not fit the queue
+    LIMIT = 4  # does not fit the queue, or is for a place that is forgotten and not acknowledged
 
 
 class Stream:
@@ -78,6 +79,8 @@ class Stream:
         end = at + len(data)
         if at < self.next and not self._agrees(at, data):
             return Arrival.CONFLICT, b""
+        if self.acknowledged < self._history_at and at < self._history_at and end > self.acknowledged:
+            return Arrival.LIMIT, b""
         if end <= self.next:
             return Arrival.OLD, b""
         if at > self.next:
@@ -124,7 +127,7 @@ class Stream:
         for part in parts:
             insort(self._queue, part)
             self.queued += len(part[1])
-        return Arrival.AHEAD
+        return Arrival.AHEAD if parts else Arrival.OLD
 
     def _take(self, fresh: bytes) -> bytes:
         """`fresh` and what the queue has behind it."""

@@ -277,6 +277,8 @@ def _rule(node: Node, protocols: list[Protocol]) -> Rule:
 def _file(root: Node) -> RuleFile:
     fields = root.mapping(required=("name", "protocol", "rules"), optional=("description",))
     name = fields["name"].text(max_length=128)
+    if "/" in name:
+        fields["name"].report("a name has no slash: records say name/id")
     if "description" in fields:
         fields["description"].text()
     protocols = fields["protocol"].collect(lambda item: item.choice(Protocol, allowed=PROTOCOLS))
