@@ -13,7 +13,16 @@ from bench.results import merge, table
 from fastpath.exit import CommandError
 from tests.lab.namespaces import LabError
 
-NAMES = ("packet_cost", "round_trip", "connections", "udp_packets")
+NAMES = (
+    "packet_cost",
+    "round_trip",
+    "connections",
+    "udp_packets",
+    "new_grpc_connection",
+    "grpc_round_trip",
+    "fast_path_share",
+    "start_up",
+)
 
 
 def main() -> int:

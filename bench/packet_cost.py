@@ -6,41 +6,137 @@ drop, against the minimal program; gross, and net of the empty program. Floors o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 
 from bench import testrun
+from bench.gateway import Gateway
 from bench.programs import Peers, peers
 from bench.results import Result
-from bench.rounds import interleaved
-from bench.testrun import ACK, FLOWS, PSH, STEP, Frame
+from bench.rounds import ROUNDS, interleaved
+from bench.testrun import ACK, FLOWS, PSH, STEP, SYN, Frame
 from fastpath.libbpf import Program
+from tests.lab.namespaces import Lab
 
-# Client addresses of the many flows; fresh flows come from beyond.
+# TC_ACT_UNSPEC, TC_ACT_SHOT
+PASSED, DROPPED = -1, 2
+
+NAMES = ("hit", "random", "first", "identification", "drop")
+
+# Client addresses of the many flows; each round of a bench that needs new ones goes on behind.
 MANY = testrun.address("11.0.0.0")
 FRESH = testrun.address("12.0.0.0")
-DATA = testrun.tcp(ACK | PSH, seq=101, ack=1, payload=bytes(64))
+NEW_FLOWS = 4000
+# Two thirds full in the end: no eviction, no pressure.
+CAPACITY = 524_288
+
+OPEN, WEB, CLOSED = 9000, 80, 81
+POLICY = f"""\
+rules:
+- {{id: open, proto: tcp, ports: {OPEN}, action: allow}}
+- {{id: web, proto: tcp, ports: {WEB}, app: http, action: allow}}
+- {{id: closed, proto: tcp, ports: {CLOSED}, action: deny, deny_with: drop, log: none}}
+"""
+DATA = bytes(64)
+REQUEST = b"GET / HTTP/1.1\r\nHost: web.lab.test\r\n\r\n"
 
 
-def spread_runs(bed: Peers, program: Program, frame: Frame) -> Callable[[], float]:
-    """One pass over the many flows, in a random order."""
+def handshake(port: int) -> tuple[Frame, Frame, Frame]:
+    """SYN, SYN and ACK, ACK."""
+    return (
+        testrun.tcp(SYN, seq=100, port=port),
+        testrun.tcp(SYN | ACK, seq=0, ack=101, port=port, to_client=True),
+        testrun.tcp(ACK, seq=101, ack=1, port=port),
+    )
 
-    def run() -> float:
-        bed.spread(MANY, FLOWS, STEP)
-        return testrun.scattered(bed, program, frame, FLOWS)
 
-    return run
+def segment(port: int, payload: bytes = DATA) -> Frame:
+    """The client's first segment behind the handshake."""
+    return testrun.tcp(ACK | PSH, seq=101, ack=1, payload=payload, port=port)
+
+
+class Costs:
+    """Nanoseconds of one program."""
+
+    def __init__(self, bed: Peers, program: Program) -> None:
+        self._bed = bed
+        self._program = program
+        self._fresh = FRESH
+
+    def _pass(self, frame: Frame, base: int, count: int, step: int = 1) -> float:
+        self._bed.spread(base, count, step)
+        return testrun.scattered(self._bed, self._program, frame, count)
+
+    def establish(self) -> None:
+        """The hot flow, the denied one and the many."""
+        for frame in (*handshake(OPEN), *handshake(CLOSED)[:1]):
+            self._program.run(frame.data)
+        for frame in handshake(OPEN):
+            self._pass(frame, MANY, FLOWS)
+
+    def hit(self) -> float:
+        """One hot flow."""
+        return testrun.hot(self._program, segment(OPEN))
+
+    def random(self) -> float:
+        """The many flows, each once; `scatter` included."""
+        return self._pass(segment(OPEN), MANY, FLOWS, STEP)
+
+    def first(self) -> float:
+        """Flows never seen; `scatter` included."""
+        self._fresh += NEW_FLOWS
+        return self._pass(handshake(OPEN)[0], self._fresh, NEW_FLOWS)
+
+    def identification(self) -> float:
+        """First payload of established flows; `scatter` included."""
+        self._fresh += NEW_FLOWS
+        for frame in handshake(WEB):
+            self._pass(frame, self._fresh, NEW_FLOWS)
+        return self._pass(segment(WEB, REQUEST), self._fresh, NEW_FLOWS)
+
+    def drop(self) -> float:
+        """A segment of a denied session."""
+        return testrun.hot(self._program, segment(CLOSED))
+
+
+def check(before: Mapping[str, int], gateway: Gateway) -> None:
+    """The programs did what the figures say they did."""
+    after = gateway.packets()
+    rounds = ROUNDS + 1
+    for name, least in (("inserts", 2 * NEW_FLOWS * rounds), ("identified", NEW_FLOWS * rounds)):
+        if after[name] - before[name] != least:
+            raise RuntimeError(f"{name}: {after[name] - before[name]} instead of {least}")
+    if after["held"] != before["held"]:
+        raise RuntimeError("packets went to the inspector")
+    for port, value in ((OPEN, PASSED), (CLOSED, DROPPED)):
+        if (got := gateway.program("ms_ingress").run(segment(port).data).value) != value:
+            raise RuntimeError(f"a segment to port {port} gets {got} instead of {value}")
 
 
 def bench() -> Iterator[Result]:
-    """See above."""
-    with peers() as bed:
-        subjects = {
-            "empty": lambda: testrun.hot(bed.empty, DATA),
-            "minimal": lambda: testrun.hot(bed.minimal, DATA),
-            "scatter": spread_runs(bed, bed.empty, DATA),
-            "minimal_random": spread_runs(bed, bed.minimal, DATA),
-        }
+    """The reference of an identification is the minimal program on the same new flows, which it hits."""
+    with ExitStack() as stack:
+        lab = stack.enter_context(Lab())
+        gateway = stack.enter_context(
+            Gateway(lab, POLICY, settings={"sessions": {"capacity": CAPACITY}}, inspector=False)
+        )
+        bed = stack.enter_context(peers(gateway.sessions().shape))
+        subjects: dict[str, Callable[[], float]] = {}
+        for who, program in (
+            ("ours", gateway.program("ms_ingress")),
+            ("minimal", bed.minimal),
+            ("empty", bed.empty),
+        ):
+            costs = Costs(bed, program)
+            costs.establish()
+            for name in NAMES:
+                subjects[f"{who}.{name}"] = getattr(costs, name)
+        before = gateway.packets()
         floors = {name: min(values) for name, values in interleaved(subjects).items()}
-    yield Result("packet_cost.empty", "ns", floors["empty"])
-    yield Result("packet_cost.minimal", "ns", floors["minimal"])
-    yield Result("packet_cost.minimal_random", "ns", floors["empty"] + floors["minimal_random"] - floors["scatter"])
+        check(before, gateway)
+    for name in NAMES:
+        ours, minimal, empty = (floors[f"{who}.{name}"] for who in ("ours", "minimal", "empty"))
+        # Gross as a program by itself would cost, net of what an empty one does.
+        alone = floors["empty.hit"]
+        yield Result(f"packet_cost.{name}", "ns", ours - empty + alone, minimal - empty + alone)
+        yield Result(f"packet_cost.{name}.net", "ns", ours - empty, minimal - empty)
