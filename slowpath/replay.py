@@ -7,14 +7,21 @@ initial sequence numbers, the policy's walk, and verdicts written back.
 from __future__ import annotations
 
 import gzip
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, Final, Protocol, cast
 
 import dpkt
 
-from fastpath.abi import Action, Reason, Verdict
+from fastpath.abi import Action, Reason, RuleFlag, Verdict
+from fastpath.abi import Protocol as App
+from fastpath.policy.evaluate import evaluate
+from fastpath.policy.model import Policy
+from fastpath.word import Word
+from slowpath.core.flow import flow_fields
 from slowpath.core.fragments import Fragments
 from slowpath.core.frame import ACK, SYN, TCP, UDP, FrameError, Packet, checksum_ok, flow_key, parse_frame
 from slowpath.core.inspector import Inspector
@@ -29,23 +36,54 @@ from slowpath.core.model import (
     SessionInfo,
     Write,
 )
+from slowpath.record import Record
+from slowpath.record.model import DEFAULT_RULE, verdict_record
 from slowpath.rules.ruleset import RuleSet
+
+# The kernel's sessions time out; those of a capture after the longest of its timeouts for what is not TCP.
+SESSION_IDLE: Final = 300.0
+REVISION: Final = 1
+# tcpdump's MAXIMUM_SNAPLEN; a larger packet is a broken file.
+MAX_PACKET: Final = 256 * 1024
 
 
 class PolicyWalk(Protocol):
-    """What a policy is to the replay: fastpath's naive evaluator fits."""
+    """What a policy is to the replay."""
 
-    def walk(self, src: bytes, dst: bytes, l4: int, sport: int, dport: int, possible: int) -> Judgement:
-        """Judge a flow that is one of `possible`; addresses are 16 bytes, client first."""
+    def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int) -> Judgement:
+        """Judge a flow that is one of `possible` (1 << Protocol each); addresses are 16 bytes, client first."""
 
 
 class AllowInspect:
     """No policy: every flow is identified and recorded, none is decided."""
 
-    def walk(self, src: bytes, dst: bytes, l4: int, sport: int, dport: int, possible: int) -> Judgement:  # noqa: PLR0917
+    def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int) -> Judgement:
         """Inspect."""
-        del src, dst, l4, sport, dport, possible
+        del src, dst, l4, dport, possible
         return Judgement(Verdict.INSPECT, Reason.NO_POLICY, log="all")
+
+
+class PolicyFile:
+    """A policy, by its meaning."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int) -> Judgement:
+        """See `PolicyWalk`."""
+        found = evaluate(self._policy, src, dst, l4, dport, possible=possible)
+        rule = self._policy.rules[found.rule - 1] if found.rule else None
+        return Judgement(
+            found.verdict,
+            found.reason,
+            rule.id if rule is not None else "",
+            REVISION,
+            tuple(use.name for use in rule.rule_files) if rule is not None else (),
+            monitor=bool(found.flags & RuleFlag.MONITOR),
+            reset=bool(found.flags & RuleFlag.RESET),
+            log=str(rule.log if rule is not None else self._policy.default.log),
+            word=found.word(REVISION),
+        )
 
 
 class CaptureError(Exception):
@@ -56,6 +94,7 @@ class CaptureError(Exception):
 class _Session:
     id: int
     server_is_a: bool
+    last: float = 0.0
     isn: list[int | None] = field(default_factory=lambda: [None, None])
     midstream: bool = False
     over: bool = False
@@ -71,17 +110,25 @@ class _Kernel:
         self._policy = policy
         self._sessions: dict[bytes, _Session] = {}
         self._next = 1
+        self.now = 0.0
+
+    @property
+    def latest(self) -> int:
+        """Id of the newest session."""
+        return self._next - 1
 
     def track(self, packet: Packet, key: bytes, a_to_b: bool) -> tuple[_Session, int | None]:
         """The packet's session, made when it is the first; and the id of one it replaces."""
         session = self._sessions.get(key)
         flags = packet.tcp_flags & (SYN | ACK) if packet.l4 == TCP else 0
-        if session is not None and not (flags == SYN and session.isn[0] != packet.seq):
+        timed_out = session is not None and self.now > session.last + SESSION_IDLE
+        if session is not None and not timed_out and not (flags == SYN and session.isn[0] != packet.seq):
+            session.last = self.now
             if flags == SYN | ACK and session.isn[1] is None:
                 session.isn[1] = packet.seq
             return session, None
         replaced = session.id if session is not None else None
-        session = _Session(self._next, server_is_a=not a_to_b)
+        session = _Session(self._next, server_is_a=not a_to_b, last=self.now)
         self._next += 1
         if flags == SYN:
             session.isn[0] = packet.seq
@@ -96,7 +143,7 @@ class _Kernel:
     def session(self, key: bytes) -> SessionInfo | None:
         """See `slowpath.core.model.Kernel`."""
         session = self._sessions.get(key)
-        if session is None:
+        if session is None or self.now > session.last + SESSION_IDLE:
             return None
         if session.decided is not None:
             decided = session.decided
@@ -112,7 +159,7 @@ class _Kernel:
         del session_id
         a, b = (key[:16], int.from_bytes(key[32:34], "big")), (key[16:32], int.from_bytes(key[34:36], "big"))
         client, server = (b, a) if self._sessions[key].server_is_a else (a, b)
-        return self._policy.walk(client[0], server[0], key[36], client[1], server[1], possible)
+        return self._policy.walk(client[0], server[0], key[36], server[1], possible)
 
     def decide(self, command: Decide) -> None:
         """A verdict is written back."""
@@ -135,18 +182,19 @@ class Replay:
         self._merge = policy is None
         self.kernel = _Kernel(policy or AllowInspect())
         if exceptions is None:
+            # What began before the capture did is worth naming where nothing is decided.
             exceptions = Exceptions(midstream=Action.INSPECT) if policy is None else Exceptions()
         self.inspector = Inspector(rules or RuleSet(), self.kernel, limits, exceptions)
         self._fragments = Fragments()
-        self._last: dict[int, dict[str, Any]] = {}
+        self._last: dict[int, Record] = {}
         self.frames = 0
         self.not_judged: dict[str, int] = {}
 
-    def run(self, packets: Iterable[tuple[float, bytes]]) -> Iterator[dict[str, Any]]:
+    def run(self, packets: Iterable[tuple[float, bytes]]) -> Iterator[Record]:
         """Records of (time, Ethernet frame)."""
         now = 0.0
         for stamp, frame in packets:
-            now = max(now, stamp)
+            self.kernel.now = now = max(now, stamp)
             self.frames += 1
             due = self.inspector.next_timer()
             while due is not None and due <= now:
@@ -160,27 +208,47 @@ class Replay:
         yield from self._do(self.inspector.close(now))
         yield from self._last.values()
 
-    def _frame(self, frame: bytes, now: float) -> Iterator[dict[str, Any]]:
+    def _frame(self, frame: bytes, now: float) -> Iterator[Record]:
         packet: Packet | None = parse_frame(frame)
         if packet is not None and packet.fragment:
             packet = self._fragments.push(packet, now)
         if packet is None or packet.l4 not in {TCP, UDP} or (packet.l4 == UDP and not packet.payload):
             return
         key, a_to_b = flow_key(packet)
+        last = self.kernel.latest
         session, replaced = self.kernel.track(packet, key, a_to_b)
+        first = session.id > last
         good = checksum_ok(packet)
         trusted = session.checksums[a_to_b]
         session.checksums[a_to_b] = good if trusted is None else trusted
         packet.bad_checksum = bool(trusted) and not good
         if replaced is not None:
             yield from self._do(self.inspector.forget(replaced))
+        if first:
+            yield from self._first(packet, key, session, now)
         if session.over:
             return
         known = self.inspector.knows(key)
         yield from self._do(self.inspector.packet(packet, now))
         session.over = known and not self.inspector.knows(key)
 
-    def _do(self, commands: list[Command]) -> Iterator[dict[str, Any]]:
+    def _first(self, packet: Packet, key: bytes, session: _Session, now: float) -> Iterator[Record]:
+        """What the kernel decides without a look at the payload, where its rule asks for a record."""
+        judgement = self.kernel.judge(key, session.id, ANY_TCP if packet.l4 == TCP else ANY_UDP)
+        logged = judgement.log == "all" or (judgement.log == "deny" and judgement.verdict == Verdict.DENY)
+        if judgement.verdict in {Verdict.ALLOW, Verdict.DENY} and logged:
+            yield verdict_record(
+                ts=now,
+                session=session.id,
+                flow=flow_fields(key, session.server_is_a, packet.vlan),
+                first=App.NONE,
+                protocol=App.NONE,
+                word=Word.unpack(judgement.word),
+                rule=judgement.rule or DEFAULT_RULE,
+                path="kernel",
+            )
+
+    def _do(self, commands: list[Command]) -> Iterator[Record]:
         for command in commands:
             if isinstance(command, Decide):
                 self.kernel.decide(command)
@@ -191,27 +259,97 @@ class Replay:
                     yield command.record
 
 
-def replay(path: Path, rules: RuleSet | None = None, policy: PolicyWalk | None = None) -> Iterator[dict[str, Any]]:
-    """Records of a pcap or pcapng file; CaptureError when it is none."""
+def replay(path: Path, rules: RuleSet | None = None, policy: Policy | None = None) -> Iterator[Record]:
+    """Records of a pcap or pcapng file, also gzipped. Without a policy nothing is decided: one record a flow says
+    what it is. CaptureError where it is no capture, or damaged, behind the records of what stands before the damage;
+    OSError where it can't be read.
+    """
     with path.open("rb") as plain:
         packed = plain.read(2) == b"\x1f\x8b"
+    judged = Replay(rules, PolicyFile(policy) if policy is not None else None)
     with gzip.open(path) if packed else path.open("rb") as stream:
-        yield from Replay(rules, policy).run(read_capture(cast("BinaryIO", stream)))
+        yield from judged.run(read_capture(cast("BinaryIO", stream)))
 
 
 def read_capture(stream: BinaryIO) -> Iterator[tuple[float, bytes]]:
-    """(time, Ethernet frame) of each packet; other link types get an Ethernet header."""
+    """(time, Ethernet frame) of each packet; other link types get an Ethernet header. CaptureError."""
     try:
-        reader = dpkt.pcap.UniversalReader(stream)
-        link = _LINKS.get(reader.datalink())
+        magic = stream.read(4)
+        stream.seek(0)
+        link_type, packets = _pcap(stream) if magic in _PCAP else _pcapng(stream)
+        link = _LINKS.get(link_type)
         if link is None:
-            raise CaptureError(f"link type {reader.datalink()} is not supported")
-        for stamp, data in reader:
-            frame = link(bytes(data))
+            raise CaptureError(f"link type {link_type} is not supported")
+        for stamp, data in packets:
+            frame = link(data)
             if frame is not None:
-                yield float(stamp), frame
-    except (dpkt.Error, EOFError, OSError, OverflowError, ValueError) as error:
-        raise CaptureError(str(error) or type(error).__name__) from None
+                yield stamp, frame
+    except EOFError:
+        raise CaptureError("ends in the middle of a packet") from None
+    except (dpkt.Error, OSError, OverflowError, ValueError, struct.error, zlib.error, IndexError) as error:
+        raise CaptureError(f"damaged: {error or type(error).__name__}") from None
+
+
+# First four bytes: (byte order, ticks a second); https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-05.html
+_PCAP: Final = {
+    b"\xd4\xc3\xb2\xa1": ("<", 1e6),
+    b"\xa1\xb2\xc3\xd4": (">", 1e6),
+    b"\x4d\x3c\xb2\xa1": ("<", 1e9),
+    b"\xa1\xb2\x3c\x4d": (">", 1e9),
+}
+
+_Packets = Iterator[tuple[float, bytes]]
+
+
+class _Whole:
+    """A stream whose reads are whole or end it; dpkt takes what it gets."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.name = ""
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if data and len(data) < size:
+            raise EOFError
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+
+def _pcap(stream: BinaryIO) -> tuple[int, _Packets]:
+    header = stream.read(24)
+    if len(header) < 24:
+        raise CaptureError("ends in the file's header")
+    order, ticks = _PCAP[header[:4]]
+    # The upper bits of the link type say how long a frame check sequence is.
+    link_type: int = struct.unpack_from(order + "I", header, 20)[0] & 0xFFFF
+    return link_type, _pcap_packets(stream, struct.Struct(order + "4I"), ticks)
+
+
+def _pcap_packets(stream: BinaryIO, layout: struct.Struct, ticks: float) -> _Packets:
+    number = 0
+    while header := stream.read(layout.size):
+        number += 1
+        if len(header) < layout.size:
+            raise EOFError
+        seconds, fraction, size, _ = layout.unpack(header)
+        if size > MAX_PACKET:
+            raise CaptureError(f"damaged: packet {number} claims {size} bytes")
+        data = stream.read(size)
+        if len(data) < size:
+            raise EOFError
+        yield seconds + fraction / ticks, data
+
+
+def _pcapng(stream: BinaryIO) -> tuple[int, _Packets]:
+    whole = _Whole(stream)
+    try:
+        reader = dpkt.pcapng.Reader(whole)
+    except (dpkt.Error, ValueError, EOFError, struct.error):
+        raise CaptureError("not a capture (pcap or pcapng)") from None
+    return reader.datalink(), ((float(stamp), bytes(data)) for stamp, data in reader)
 
 
 _NO_ADDRESSES = bytes(12)
@@ -252,4 +390,4 @@ _LINKS: dict[int, Callable[[bytes], bytes | None]] = {
     276: _cooked2,
 }
 
-__all__ = ["AllowInspect", "CaptureError", "PolicyWalk", "Replay", "read_capture", "replay"]
+__all__ = ["AllowInspect", "CaptureError", "PolicyFile", "PolicyWalk", "Replay", "read_capture", "replay"]

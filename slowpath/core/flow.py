@@ -76,7 +76,7 @@ class Flow:
         self.session_id = info.id
         self.server_is_a = info.server_is_a
         self.l4 = packet.l4
-        self.fields = _fields(key, info.server_is_a, packet.vlan)
+        self.fields = flow_fields(key, info.server_is_a, packet.vlan)
         self.judgement = info.judgement
         self.judgements: dict[Protocol, Judgement] = {}
         self.midstream = info.midstream
@@ -138,7 +138,7 @@ class Flow:
         return stream
 
 
-def _fields(key: bytes, server_is_a: bool, vlan: tuple[int, ...]) -> Record:
+def flow_fields(key: bytes, server_is_a: bool, vlan: tuple[int, ...]) -> Record:
     """`flow` of the records: client first."""
     a = address(key[:16]), int.from_bytes(key[32:34], "big")
     b = address(key[16:32]), int.from_bytes(key[34:36], "big")

@@ -146,6 +146,11 @@ class RuleSet:
 
     files: Mapping[str, RuleFile] = field(default_factory=dict)
 
+    def digest(self, name: str) -> str | None:
+        """What a policy remembers of a file; None where there is none."""
+        found = self.files.get(name)
+        return found.hash if found is not None else None
+
     def hash(self, names: Iterable[str]) -> str:
         """Equal for flows judged by the same rules; a missing file counts too."""
         digest = hashlib.sha256()
