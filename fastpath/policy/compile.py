@@ -91,7 +91,7 @@ class Tables:
     sets: tuple[int, ...]
 
     def rule_values(self) -> list[bytes]:
-        """`ms_rule` by index."""
+        """`ms_rule` of each rule in order. The map has the default's in front of them, as entry 0."""
         return [
             bytes(abi.Rule(apps=rule.apps, hash=rule.hash, action=rule.action, flags=rule.flags))
             for rule in self.policy.rules

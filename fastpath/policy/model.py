@@ -161,7 +161,7 @@ class Default:
 
     @property
     def flags(self) -> int:
-        """`ms_config.default_flags`."""
+        """`ms_rule.flags` of the rules map's entry 0."""
         return _attributes(self.log, self.reset, self.monitor)
 
 

@@ -57,14 +57,15 @@ def describe(policy: Policy, revision: int) -> dict[str, Any]:
 
 
 def write_names(run_dir: Path, revision: int, policy: Policy) -> Path:
-    """Write ``run_dir/policy/<revision>.json``, whole or not at all, and remove all but the newest 16. OSError."""
+    """Write ``run_dir/policy/<revision>.json``, whole or not at all, and remove all but it and the newest 15. OSError."""
     folder = run_dir / "policy"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{revision}.json"
     fresh = folder / f".{revision}.new"
     fresh.write_text(json.dumps(describe(policy, revision), separators=(",", ":")))
     fresh.replace(path)
-    for old in sorted(_revisions(folder), reverse=True)[KEPT:]:
+    others = sorted(set(_revisions(folder)) - {revision}, reverse=True)
+    for old in others[KEPT - 1 :]:
         (folder / f"{old}.json").unlink(missing_ok=True)
     return path
 

@@ -311,6 +311,22 @@ def test_candidates_that_never_meet_do_not_count() -> None:
         assert len(compile_policy(Policy(tuple(members))).policy.rules) == 1000
 
 
+def test_crowds_of_one_kind_that_never_meet_do_not_count() -> None:
+    # Enough share a source, enough a destination, enough a port: but never the same ones.
+    hosts = [(ip_network((0x0A020000 + n, 32)),) for n in range(300)]
+    senders = [(ip_network((0x0A090000 + n, 32)),) for n in range(300)]
+    here, there = (ip_network("10.1.0.0/16"),), (ip_network("10.2.0.0/16"),)
+    web = {"protocols": (TCP,), "ports": ((80, 80),), "apps": HTTP}
+    members = [
+        *(Rule(f"s{n}", Action.ALLOW, here, host, **web) for n, host in enumerate(hosts)),
+        *(Rule(f"d{n}", Action.ALLOW, sender, there, **web) for n, sender in enumerate(senders)),
+        *(Rule(f"p{n}", Action.ALLOW, here, there, (TCP,), ((n, n),), HTTP) for n in range(1000, 1300)),
+    ]
+    assert compile_policy(Policy(tuple(members))).sizes.rules == 900
+    with pytest.raises(PolicyTooLargeError):
+        compile_policy(Policy((*members, *candidates(MAX_CANDIDATES, sources=here))))
+
+
 @pytest.mark.parametrize("outer", ["10.0.0.0/8", "0.0.0.0/0", ""])
 def test_candidates_that_meet_inside_nested_prefixes_count(outer: str) -> None:
     # Half of them hold for a network, half for one host in it: only at the host do they all meet.

@@ -57,6 +57,14 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert len(list((tmp_path / "policy").iterdir())) == KEPT + 1
 
 
+def test_what_was_just_written_stays(tmp_path: Path) -> None:
+    # Revisions begin again after 24 bits.
+    for revision in (*range(1000, 1000 + KEPT), 1):
+        write_names(tmp_path, revision, Policy())
+    assert read_names(tmp_path, 1) is not None
+    assert len(list((tmp_path / "policy").iterdir())) == KEPT
+
+
 def test_a_revision_is_replaced_as_a_whole(tmp_path: Path) -> None:
     write_names(tmp_path, 7, POLICY)
     write_names(tmp_path, 7, Policy())
