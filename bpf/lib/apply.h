@@ -118,6 +118,8 @@ MS_INLINE void apply_walk(struct ms_command *c, struct ms_config *cfg, struct ms
 	__u64 keep = (1ULL << MS_WORD_RULE) - 1;
 	s->verdict = (s->verdict & keep) | (walk.word & ~keep);
 	s->rule_hash = walk.hash;
+	/* Inspected flows always leave records. */
+	s->logged = 1;
 	if (c->possible && !(c->possible & (c->possible - 1))) {
 		s->protocol = lowest_bit(c->possible);
 		if (!s->first_protocol)

@@ -85,8 +85,10 @@ MS_INLINE int carries_nothing(struct ms_packet *p)
 MS_INLINE int inspect(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg,
 		      __u64 word, int dir, int hook, __u64 now)
 {
-	if (carries_nothing(p))
+	if (carries_nothing(p)) {
+		count_packets(skb, MS_STAT_FAST);
 		return MS_PASS;
+	}
 	if (!inspector_alive(cfg, now))
 		return inspector_down(skb, p, s, cfg, word, hook);
 	if (p->first_fragment)
@@ -98,8 +100,10 @@ MS_INLINE int inspect(struct __sk_buff *skb, struct ms_packet *p, struct ms_sess
 MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, __u64 word,
 		    int dir, int hook, __u64 now)
 {
-	if (carries_nothing(p))
+	if (carries_nothing(p)) {
+		count_packets(skb, MS_STAT_FAST);
 		return MS_PASS;
+	}
 	__u32 mine = s->held[dir & 1] - s->released[dir & 1];
 	__u32 theirs = s->held[(dir ^ 1) & 1] - s->released[(dir ^ 1) & 1];
 	int overdue = now - s->drain_jiffies > cfg->drain_timeout || mine > MS_DRAIN_PACKETS;

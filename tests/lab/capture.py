@@ -193,9 +193,15 @@ def streams(file: Path, *, dport: int | None = None, sport: int | None = None) -
     return runs
 
 
-def payload_seen(file: Path, needle: bytes) -> bool:
-    """These bytes arrived: in any frame as it is, or across the segments of a TCP stream."""
-    return any(needle in frame for frame in frames(file)) or any(needle in run for run in streams(file))
+def payload_seen(file: Path, needle: bytes, dport: int | None = None) -> bool:
+    """These bytes arrived: in any frame as it is, or across the segments of a TCP stream. With `dport`, in
+    what went to this port.
+    """
+    if any(needle in run for run in streams(file, dport=dport)):
+        return True
+    if dport is None:
+        return any(needle in frame for frame in frames(file))
+    return any(needle in packet.payload for packet in packets(file, dport=dport))
 
 
 def payload_bytes(file: Path, dport: int, sport: int | None = None) -> int:

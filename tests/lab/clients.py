@@ -152,13 +152,13 @@ def redis_pipeline(lab: Lab, host: str = V4, count: int = 1000, timeout: float =
     return attempt(lab, argv, lambda output: f"errors: 0, replies: {count}" in output, timeout, stdin=commands)
 
 
-def ssh(lab: Lab, host: str = V4, command: str = "echo through", timeout: float = TIMEOUT) -> Result:
+def ssh(lab: Lab, host: str = V4, command: str = "echo through", port: int = 22, timeout: float = TIMEOUT) -> Result:
     """Run a command over SSH."""
     known = lab.directory / "known_hosts"
     if not known.exists():
         kind, key, *_ = ssh_key("host").with_suffix(".pub").read_text().split()
         known.write_text(f"{V4},{V6} {kind} {key}\n")
-    argv: list[str | Path] = ["ssh", "-F", "/dev/null", "-T", "-i", ssh_key("client")]
+    argv: list[str | Path] = ["ssh", "-F", "/dev/null", "-T", "-p", str(port), "-i", ssh_key("client")]
     for option in (
         "BatchMode=yes",
         "IdentitiesOnly=yes",

@@ -1,4 +1,4 @@
-"""What `./run` does: the lab, real servers, and every client against them.
+"""What `./run` does: the lab with the gateway in its middle, real servers, and every client against them.
 
 Steps are data: a step names its protocol, what to run and whether it is to get
 through. A denied one passes when the client failed and no byte of `needle`
@@ -7,18 +7,27 @@ reached the server's interface.
 
 from __future__ import annotations
 
+import itertools
 import signal
+import statistics
+import subprocess
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from tests.lab import Lab, LabError, Namespace, clients, servers
 from tests.lab.capture import Capture, payload_seen
 from tests.lab.clients import V4, V6, Result
+from tests.lab.gateway import SLOWPATH, Gateway
+
+# Characters whose Huffman codes are longer than they are: HPACK leaves them as they stand.
+NEEDLE = "{~}|^<>{~}|^<>{~}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +38,9 @@ class Step:
     what: str
     run: Callable[[Lab], Result]
     allowed: bool = True
-    # A denied step's payload: none of it may reach the server.
+    # A denied step's payload, and the port it went to: none of it may reach the server.
     needle: bytes = b""
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +56,18 @@ class Outcome:
         """It ended as the rules want it."""
         return self.result.ok == self.step.allowed and not self.leaked
 
+    @property
+    def verdict(self) -> str:
+        """For people."""
+        if self.leaked:
+            return "LEAKED"
+        if not self.ok:
+            return "FAILED"
+        return "passed" if self.step.allowed else "denied"
+
 
 def steps() -> Iterator[Step]:
-    """Every client, over IPv4 and IPv6."""
+    """Every client, over IPv4 and IPv6; what the policy allows."""
     for family, host in (("IPv4", V4), ("IPv6", V6)):
 
         def step(protocol: str, what: str, run: Callable[[Lab, str], Result], host: str = host) -> Step:
@@ -70,54 +89,124 @@ def steps() -> Iterator[Step]:
         )
 
 
+def denied_steps() -> Iterator[Step]:
+    """What the policy and the rule files refuse."""
+    for family, host in (("IPv4", V4), ("IPv6", V6)):
+
+        def step(
+            protocol: str, what: str, needle: bytes, port: int, run: Callable[[Lab, str], Result], host: str = host
+        ) -> Step:
+            return Step(protocol, f"{what}, {family}", lambda lab: run(lab, host), False, needle, port)  # noqa: B023
+
+        yield step(
+            "http", "port without a rule", b"GET ", 81, lambda lab, host: clients.http(lab, host, port=81, timeout=1)
+        )
+        yield step("ssh", "SSH on the web port", b"SSH-", 80, lambda lab, host: clients.ssh(lab, host, port=80))
+        yield step(
+            *("http", "POST, rule file says GET", NEEDLE.encode(), 8081),
+            lambda lab, host: clients.http(lab, host, "/", "--data", NEEDLE, port=8081),
+        )
+        yield step(
+            *("http2", "/admin, HTTP/2", NEEDLE.encode(), 8080),
+            lambda lab, host: clients.http2(lab, host, "/admin", "-H", f"x-needle: {NEEDLE}"),
+        )
+        yield step(
+            *("grpc", "lab.Admin/Wipe", b"message 00000000 message", 50051),
+            lambda lab, host: clients.grpc(lab, host, ("lab.Admin/Wipe:40",)),
+        )
+
+
 def perform(lab: Lab, wanted: Sequence[Step]) -> list[Outcome]:
     """Run the steps one after the other, with a capture on the server's interface."""
-    results: list[Result] = []
     with Capture(lab, Namespace.SERVER) as capture:
-        for step in wanted:
-            results.append(step.run(lab))
-            mark = "." if results[-1].ok == step.allowed else "!"
-            sys.stderr.write(mark)
-            sys.stderr.flush()
-    sys.stderr.write("\n")
+        results = [step.run(lab) for step in wanted]
     return [
-        Outcome(step, result, leaked=bool(step.needle) and payload_seen(capture.file, step.needle))
+        Outcome(step, result, leaked=bool(step.needle) and payload_seen(capture.file, step.needle, step.port))
         for step, result in zip(wanted, results, strict=True)
     ]
 
 
 def show(outcomes: Sequence[Outcome], out: TextIO) -> None:
-    """The table of protocols."""
+    """One line for each step."""
     width = max(len(outcome.step.what) for outcome in outcomes)
     for outcome in outcomes:
-        verdict = "leaked" if outcome.leaked else "ok" if outcome.ok else "FAILED"
         detail = "" if outcome.ok else f"  {outcome.result.detail}"
         out.write(
-            f"{outcome.step.protocol:8} {outcome.step.what:{width}}  {verdict:6} "
+            f"{outcome.step.protocol:8} {outcome.step.what:{width}}  {outcome.verdict:6} "
             f"{outcome.result.seconds * 1000:7.0f} ms{detail}\n"
         )
 
 
-Gateway = Callable[[Lab], AbstractContextManager[object]]
+def summary(records: Sequence[dict[str, Any]], sessions: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The table of protocols: from the inspection log, and packets from the session table."""
+    last: dict[int, dict[str, Any]] = {}
+    latencies: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        if record["event"] == "verdict" and record["session"]:
+            last[record["session"]] = record
+            if "latency" in record:
+                latencies[record["protocol"]].append(record["latency"])
+    packets = {session["session"]: (sum(session["packets"]), sum(session["held"])) for session in sessions}
+    line = "{:<9} {:>8} {:>7} {:>10} {:>6} {:>6} {:>9} {:>10} {:>16}"
+    yield line.format(
+        "protocol", "sessions", "kernel", "inspector", "allow", "deny", "packets", "fast path", "time to verdict"
+    )
+    ordered = sorted(last.values(), key=lambda record: record["protocol"])
+    for protocol, group in itertools.groupby(ordered, key=lambda record: record["protocol"]):
+        rows = list(group)
+        paths, verdicts = (Counter(row[key] for row in rows) for key in ("path", "verdict"))
+        seen = [packets[row["session"]] for row in rows if row["session"] in packets]
+        total, held = sum(number for number, _ in seen), sum(number for _, number in seen)
+        waits = latencies.get(protocol)
+        yield line.format(
+            protocol, len(rows), paths["kernel"], paths["inspector"], verdicts["allow"], verdicts["deny"], total,
+            f"{100 * (1 - held / total):.0f} %" if total else "-",
+            f"{statistics.median(waits) * 1000:.2f} ms" if waits else "at once",
+        )  # fmt: skip
 
 
-def demonstrate(gateway: Gateway, wanted: Sequence[Step], out: TextIO) -> bool:
+@contextmanager
+def scrolling_log(gateway: Gateway) -> Iterator[None]:
+    """`microseg-slowpath inspect --follow` on the terminal, as long as the block lasts."""
+    argv: list[str | Path] = [
+        *(Path(sys.executable).with_name(SLOWPATH), "inspect", "--follow", "-o", "compact"),
+        *("--input-file", gateway.records),
+    ]
+    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    try:
+        yield
+        time.sleep(0.5)  # the writer's and the reader's intervals
+    finally:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+
+
+def demonstrate(wanted: Sequence[Step], out: TextIO) -> bool:
     """Build the lab, put the gateway in, use every service; true when all went as the rules want it."""
     start = time.monotonic()
     with ExitStack() as stack:
         lab = stack.enter_context(Lab())
+        gateway = Gateway(lab)
+        gateway.start_early()
+        stack.callback(gateway.close)
         stack.enter_context(servers.running(lab))
-        stack.enter_context(gateway(lab))
-        out.write(f"lab {lab.prefix} is up after {time.monotonic() - start:.1f} s\n")
+        gateway.wait_ready()
+        out.write(f"lab {lab.prefix} is up after {time.monotonic() - start:.1f} s; the inspection log:\n\n")
         out.flush()
-        outcomes = perform(lab, wanted)
+        with scrolling_log(gateway):
+            outcomes = perform(lab, wanted)
+        out.write("\n")
         show(outcomes, out)
-    good = all(outcome.ok for outcome in outcomes)
+        out.write("\n")
+        for line in summary(gateway.read_records(), gateway.sessions()):
+            out.write(f"{line}\n")
+        out.flush()
     failed = sum(not outcome.ok for outcome in outcomes)
     out.write(
-        f"{len(outcomes)} uses of services, {failed} not as the rules want them, {time.monotonic() - start:.1f} s\n"
+        f"\n{len(outcomes)} uses of services, {failed} not as the rules want them, "
+        f"{time.monotonic() - start:.1f} s; everything is unloaded\n"
     )
-    return good
+    return not failed
 
 
 def interrupted(number: int, _frame: FrameType | None) -> None:
@@ -125,17 +214,12 @@ def interrupted(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def plain_forwarding(_lab: Lab) -> AbstractContextManager[object]:
-    """No gateway at all: the kernel forwards."""
-    return nullcontext()
-
-
 def main() -> int:
     """Entry of `./run`."""
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGHUP, interrupted)
     try:
-        return 0 if demonstrate(plain_forwarding, list(steps()), sys.stdout) else 1
+        return 0 if demonstrate([*steps(), *denied_steps()], sys.stdout) else 1
     except KeyboardInterrupt:
         return 130
     except LabError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,16 @@ READY_TIMEOUT = 60.0
 CONFIGS = ROOT / "configs"
 FASTPATH = "microseg-fastpath"
 SLOWPATH = "microseg-slowpath"
+
+
+def answers(path: Path) -> bool:
+    """A daemon listens on this socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 class Gateway:
@@ -83,25 +94,39 @@ class Gateway:
 
     def start(self) -> None:
         """Start both and wait until they are ready."""
-        self.start_daemon(FASTPATH)
+        self.start_early()
+        self.wait_ready()
+
+    def start_early(self) -> None:
+        """Start both; `wait_ready` comes later."""
+        self.spawn(FASTPATH)
         if self.inspector:
-            self.start_daemon(SLOWPATH)
+            self.spawn(SLOWPATH)
 
     def start_daemon(self, name: str) -> None:
         """Start one daemon and wait until it is healthy."""
-        # Without -I: coverage and editable installs need their site hooks.
+        self.spawn(name)
+        self.wait_ready(name)
+
+    def spawn(self, name: str) -> None:
+        """Start one daemon."""
         argv = [Path(sys.executable).with_name(name), "run", "--config", self.config]
         with self.log(name).open("ab") as log:
             self.children[name] = self.lab.spawn(
                 Namespace.GATEWAY, argv, stdout=log, stderr=None if self._echo else log, cwd=self.directory
             )
+
+    def wait_ready(self, *names: str) -> None:
+        """Return when these daemons (all that were started) answer on their sockets."""
         deadline = time.monotonic() + READY_TIMEOUT
-        while self.command(name, "status").returncode:
-            if self.children[name].poll() is not None:
-                raise LabError(f"{name} ended with status {self.children[name].returncode}:\n{self.said(name)}")
-            if time.monotonic() > deadline:
-                raise LabError(f"{name} is not ready after {READY_TIMEOUT:g} s:\n{self.said(name)}")
-            time.sleep(0.02)
+        for name in names or tuple(self.children):
+            path = self.directory / "run" / f"{name.removeprefix('microseg-')}.sock"
+            while not answers(path):
+                if self.children[name].poll() is not None:
+                    raise LabError(f"{name} ended with status {self.children[name].returncode}:\n{self.said(name)}")
+                if time.monotonic() > deadline:
+                    raise LabError(f"{name} is not ready after {READY_TIMEOUT:g} s:\n{self.said(name)}")
+                time.sleep(0.01)
 
     def log(self, name: str) -> Path:
         """What a daemon wrote to its outputs."""
