@@ -57,7 +57,7 @@ def describe(policy: Policy, revision: int) -> dict[str, Any]:
 
 
 def write_names(run_dir: Path, revision: int, policy: Policy) -> Path:
-    """Write ``run_dir/policy/<revision>.json``, whole or not at all, and remove all but it and the newest 15. OSError."""
+    """Write ``run_dir/policy/<revision>.json``, whole or not at all, and remove all but it and 15 others. OSError."""
     folder = run_dir / "policy"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{revision}.json"
