@@ -66,15 +66,15 @@ def check_host(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def only_instance(pin_root: Path) -> Iterator[None]:
-    """One daemon or command that changes things per pin root."""
+def only_instance(pin_root: Path, program: str = "microseg-fastpath") -> Iterator[None]:
+    """One of each program per pin root."""
     LOCKS.mkdir(parents=True, exist_ok=True)
-    tag = hashlib.sha256(str(pin_root).encode()).hexdigest()[:12]
+    tag = hashlib.sha256(f"{program} {pin_root}".encode()).hexdigest()[:12]
     with (LOCKS / f"microseg-{tag}.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise CommandError(f"{pin_root}: another microseg-fastpath is running with this pin_root") from None
+            raise CommandError(f"{pin_root}: another {program} is running with this pin_root") from None
         yield
 
 

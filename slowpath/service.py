@@ -62,7 +62,7 @@ class Service:
     async def run(self) -> None:
         """Serve until told to stop. CommandError when the kernel half went away."""
         need_root()
-        with only_instance(self.config.pin_root / "inspector"):
+        with only_instance(self.config.pin_root, "microseg-slowpath"):
             self._loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._stop.set)
