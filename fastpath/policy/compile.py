@@ -8,7 +8,8 @@ The kernel's loop is bounded: MS_POLICY_WORDS + MS_POLICY_CANDIDATES = 320 steps
 on each of at most 64 words of the intersection, one on each *candidate* it passes (a rule that
 depends on the application protocol, see `Rule.candidate`), and one on the rule that ends the
 walk: any other rule ends it where it is met. So 320 - 64 - 1 = 255 candidates may meet in one
-(source, destination, protocol and port), and `compile_policy` refuses a policy where more do.
+(source, destination, protocol and port), and `compile_policy` refuses a policy where more do,
+or where that takes too long to tell.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from fastpath.policy.model import MAX_RULES, PROTOCOL_NUMBERS, TCP, UDP, Policy,
 WORDS = int(abi.Limit.POLICY_WORDS)
 STEPS = abi.Limit.POLICY_WORDS + abi.Limit.POLICY_CANDIDATES
 MAX_CANDIDATES = STEPS - WORDS - 1
+# Intersections tried to find out whether more meet, a few seconds' worth.
+MAX_WORK = 5_000_000
 
 # Where each protocol's entries begin in the port table; MS_PORT_* in policy.h.
 PORT_BASE = {TCP: 0, UDP: 65536}
@@ -250,23 +253,32 @@ def _check_bound(
 ) -> None:
     """Refuse a policy that some walk of the kernel could not finish."""
     candidates = sum(1 << index for index, rule in enumerate(policy.rules) if rule.candidate)
-    crowds = {rules & candidates for rules in ports if (rules & candidates).bit_count() > MAX_CANDIDATES}
-    if not crowds:
-        return
+    crowds = _crowded({rules & candidates for rules in ports})
     # Candidates meet where the innermost of their prefixes are, so only those that a source's own
     # candidates name need be tried as destinations.
     named = [[destinations[_mapped(n)] for n in rule.destinations] for rule in policy.rules]
     anywhere = [destinations[_ROOT4], destinations[_ROOT6]]
-    for by_source in {rules & candidates for rules in sources.values()}:
-        if by_source.bit_count() <= MAX_CANDIDATES:
-            continue
+    work = 0
+    for by_source in _crowded({rules & candidates for rules in sources.values()}) if crowds else ():
         reached = {rules & by_source for index in _bits(by_source) for rules in named[index] or anywhere}
-        for by_address in reached:
-            if by_address.bit_count() <= MAX_CANDIDATES:
-                continue
+        work += by_source.bit_count()
+        for by_address in _crowded(reached):
             for crowd in crowds:
                 if (crowd & by_address).bit_count() > MAX_CANDIDATES:
                     _refuse(policy, crowd & by_address)
+            work += len(crowds)
+            if work > MAX_WORK:
+                message = (
+                    f"{candidates.bit_count()} rules depend on the application protocol (`app`, or `inspect` without "
+                    f"`rules`), and overlap so much that it cannot be told whether no more than {MAX_CANDIDATES} meet "
+                    "for one source, destination and port: narrow some of them"
+                )
+                raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
+
+
+def _crowded(sets: Iterable[int]) -> list[int]:
+    """Those with more candidates than a walk can pass, the largest first: most likely to be refused."""
+    return sorted((rules for rules in sets if rules.bit_count() > MAX_CANDIDATES), key=int.bit_count, reverse=True)
 
 
 def _refuse(policy: Policy, crowd: int) -> None:

@@ -327,6 +327,19 @@ def test_crowds_of_one_kind_that_never_meet_do_not_count() -> None:
         compile_policy(Policy((*members, *candidates(MAX_CANDIDATES, sources=here))))
 
 
+def test_what_cannot_be_told_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [
+        Rule(f"r{n}", Action.ALLOW, protocols=(TCP,), ports=((n, n + 100),), apps=HTTP, sources=source)
+        for n, source in ((n, (ip_network((0x0A000000 + n, 32)),) if n % 2 else ()) for n in range(1000))
+    ]
+    members += [Rule("i", Action.INSPECT) for _ in range(100)]
+    members += candidates(100, destinations=(ip_network("10.0.0.0/8"),))
+    compile_policy(Policy(tuple(members)))
+    monkeypatch.setattr(compile, "MAX_WORK", 10_000)
+    with pytest.raises(PolicyTooLargeError, match=r"1200 rules depend .* cannot be told whether no more than 255 meet"):
+        compile_policy(Policy(tuple(members)))
+
+
 @pytest.mark.parametrize("outer", ["10.0.0.0/8", "0.0.0.0/0", ""])
 def test_candidates_that_meet_inside_nested_prefixes_count(outer: str) -> None:
     # Half of them hold for a network, half for one host in it: only at the host do they all meet.
