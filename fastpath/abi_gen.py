@@ -11,7 +11,6 @@ bpftool, which only developers and CI have; the generated file is committed.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import subprocess
@@ -20,8 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fastpath.loader.source import ABI_HEADER, header_digest
+
 ROOT = Path(__file__).resolve().parent.parent
-HEADER = ROOT / "bpf" / "include" / "abi.h"
 TARGET = ROOT / "fastpath" / "abi.py"
 
 SCALARS = {1: "c_uint8", 2: "c_uint16", 4: "c_uint32", 8: "c_uint64"}
@@ -86,7 +86,7 @@ def render(types: list[dict[str, Any]], digest: str) -> str:
 
     enums = {r["name"]: r for r in types if r["kind"] == "ENUM" and r["name"].startswith("ms_")}
     structs = {r["name"]: r for r in types if r["kind"] == "STRUCT" and r["name"].startswith("ms_")}
-    header = HEADER.read_text()
+    header = ABI_HEADER.read_text()
     order = [line.split()[1] for line in header.splitlines() if line.startswith(("enum ms_", "struct ms_"))]
     order.sort(key=lambda name: name in structs)
 
@@ -133,17 +133,12 @@ def size(by_id: dict[int, dict[str, Any]], record: dict[str, Any]) -> int:
     return int(record["size"])
 
 
-def header_digest(header: Path = HEADER) -> str:
-    """Twelve hex digits that name the layout."""
-    return hashlib.sha256(header.read_bytes()).hexdigest()[:12]
-
-
 def main() -> int:
     """Command line; the exit status is 1 when --check finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    text = render(read_types(HEADER), header_digest())
+    text = render(read_types(ABI_HEADER), header_digest())
     if not options.check:
         TARGET.write_text(text)
         return 0

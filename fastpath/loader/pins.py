@@ -19,7 +19,7 @@ from pathlib import Path
 from fastpath import abi
 from fastpath.libbpf import F_NO_COMMON_LRU, MAP_HASH, MAP_LRU_HASH, Map, MapShape, Program
 from fastpath.loader.compile import LoadError, compile_and_pin
-from fastpath.loader.source import digest, flatten
+from fastpath.loader.source import ABI_HEADER, digest, flatten, header_digest
 
 # Slots of the prog array (enum ms_prog) and their programs.
 SLOTS = {
@@ -88,6 +88,8 @@ class Pins:
         """Compile and pin what is not pinned yet; True if something was. Live sessions of the same
         shape stay; of another they can't.
         """
+        if header_digest() != abi.ABI_HASH:
+            raise LoadError(f"{ABI_HEADER}: is not what fastpath/abi.py was made from (make abi)")
         if self.loaded and self._sessions_fit():
             return False
         ensure_bpffs(self.root)

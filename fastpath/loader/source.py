@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 BPF_DIR = Path(__file__).resolve().parent.parent.parent / "bpf"
+ABI_HEADER = BPF_DIR / "include" / "abi.h"
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 
 
@@ -38,3 +39,8 @@ def flatten(entry: Path = BPF_DIR / "gateway.c") -> str:
 def digest(*parts: str) -> str:
     """Twelve hex digits over texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def header_digest(header: Path = ABI_HEADER) -> str:
+    """Twelve hex digits that name the layout of what kernel and userspace share."""
+    return hashlib.sha256(header.read_bytes()).hexdigest()[:12]
