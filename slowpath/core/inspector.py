@@ -136,8 +136,9 @@ class Inspector:
 
     def _lookup(self, packet: Packet, key: bytes, a_to_b: bool) -> tuple[Flow, int] | None:
         flow = self._flows.get(key)
-        if flow is not None and flow.state >= State.PASS:
-            # Nothing is parsed any more: only the kernel knows whether this is still the session that was decided.
+        if flow is not None:
+            # Bare SYNs pass in the kernel: only it knows whether this is still the same connection. Sequence numbers
+            # don't tell: a client may choose its new one so that its bytes seem to be a body's.
             flow = self._still(flow)
         if flow is None:
             info = self.kernel.session(key)
@@ -165,11 +166,14 @@ class Inspector:
         return flow
 
     def _still(self, flow: Flow) -> Flow | None:
-        """The decided flow if its session lives; a verdict that the kernel did not take is sent again."""
+        """The flow if its session lives; a verdict that the kernel did not take is sent again."""
         info = self.kernel.session(flow.key)
         if info is None or info.id != flow.session_id:
+            self._finish(flow)
             self._drop(flow)
             return None
+        if flow.state < State.PASS:
+            return flow
         waiting = info.judgement.verdict in {Verdict.INSPECT, Verdict.UNDECIDED}
         if waiting and flow.decision[0] == Verdict.NONE:
             self._drop(flow)  # it was the kernel's decision, and the kernel has changed it
@@ -346,12 +350,6 @@ class Inspector:
                 return
             peer.acknowledge(min(acknowledged, peer.next, flow.safe[1 - direction]))
         at = stream.offset(packet.seq + (1 if flags & SYN else 0))
-        if not stream.acknowledged <= at <= stream.next and self._replaced(flow):
-            # Same ports, another connection: its SYN went by in the kernel.
-            self._finish(flow)
-            self._drop(flow)
-            self._tcp(packet)
-            return
         if packet.payload:
             self._payload(flow, packet, direction, stream, at)
         elif flags & RST:
