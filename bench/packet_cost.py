@@ -117,10 +117,8 @@ def bench() -> Iterator[Result]:
     """The reference of an identification is the minimal program on the same new flows, which it hits."""
     with ExitStack() as stack:
         lab = stack.enter_context(Lab())
-        gateway = stack.enter_context(
-            Gateway(lab, POLICY, settings={"sessions": {"capacity": CAPACITY}}, inspector=False)
-        )
-        bed = stack.enter_context(peers(gateway.sessions().shape))
+        gateway = stack.enter_context(Gateway(lab, POLICY, {"sessions": {"capacity": CAPACITY}}, inspector=False))
+        bed = stack.enter_context(peers(gateway.session_table().shape))
         subjects: dict[str, Callable[[], float]] = {}
         for who, program in (
             ("ours", gateway.program("ms_ingress")),

@@ -42,3 +42,38 @@ table inet bench {{
   }}
 }}
 """
+
+
+# Rule files of the inspector, by name.
+BY_SERVICE = """\
+name: by-service
+protocol: grpc
+rules:
+  - id: lab
+    match: {grpc.service: [lab.Echo, lab.Admin]}
+    action: allow
+    samples:
+      must_match: [{grpc.service: lab.Echo, grpc.method: Say}]
+      must_not_match: [{grpc.service: lab.Other, grpc.method: Say}]
+"""
+BY_PROTOCOL = """\
+name: by-protocol
+protocol: grpc
+rules:
+  - id: any-call
+    action: allow
+    samples:
+      must_match: [{grpc.service: any.Service, grpc.method: Any}]
+"""
+BY_PATH = """\
+name: by-path
+protocol: http
+rules:
+  - id: files
+    match: {http.method: GET, http.path: {glob: "/*.bin"}}
+    action: allow
+    samples:
+      must_match: [{http.method: GET, http.path: /1024.bin, http.host: lab}]
+      must_not_match: [{http.method: GET, http.path: /admin, http.host: lab}]
+"""
+RULE_FILES = {"by-service": BY_SERVICE, "by-protocol": BY_PROTOCOL, "by-path": BY_PATH}

@@ -23,11 +23,15 @@ SERVER = (str(Address.SERVER4), PORT)
 # All unread datagrams of a burst fit the default receive buffer.
 BURST = 64
 DATAGRAM = bytes(64)
+FLOWS = 8
 TIMEOUT = 5  # seconds
 
 
 class Ends:
-    """A client's and a server's sockets in one lab: TCP and UDP on PORT."""
+    """A client's and a server's sockets in one lab: TCP and UDP on PORT.
+
+    Several flows of each: on which CPU the kernel handles one may depend on its ports.
+    """
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -36,18 +40,17 @@ class Ends:
         self._listener = self._made(Namespace.SERVER, socket.SOCK_STREAM)
         self._listener.bind(SERVER)
         self._listener.listen()
-        self._stream = self._made(Namespace.CLIENT, socket.SOCK_STREAM)
-        self._stream.connect(SERVER)
-        self._accepted = self._stack.enter_context(self._listener.accept()[0])
+        self._streams = [self.stream() for _ in range(FLOWS)]
         self._to = self._made(Namespace.SERVER, socket.SOCK_DGRAM)
         self._to.bind(SERVER)
-        self._from = self._made(Namespace.CLIENT, socket.SOCK_DGRAM)
-        self._from.connect(SERVER)
-        # Connection tracking takes a flow for new, and walks all rules, until it has seen an answer.
-        self._from.send(b"?")
-        _, client = self._to.recvfrom(1)
-        self._to.sendto(b"!", client)
-        self._from.recv(1)
+        self._from = [self._made(Namespace.CLIENT, socket.SOCK_DGRAM) for _ in range(FLOWS)]
+        for one in self._from:
+            one.connect(SERVER)
+            # Connection tracking takes a flow for new, and walks all rules, until it has seen an answer.
+            one.send(b"?")
+            _, client = self._to.recvfrom(1)
+            self._to.sendto(b"!", client)
+            one.recv(1)
 
     def __enter__(self) -> Self:
         return self
@@ -69,18 +72,26 @@ class Ends:
         client.connect(SERVER)
         return self._listener.accept()[0]
 
-    def round_trip(self, count: int = 1500) -> float:
-        """Median microseconds of one byte there and one byte back on an established connection."""
-        client, server, clock = self._stream, self._accepted, time.perf_counter_ns
-        times = []
-        for _ in range(count):
-            start = clock()
-            client.send(b"x")
-            server.recv(1)
-            server.send(b"x")
-            client.recv(1)
-            times.append(clock() - start)
-        return statistics.median(times) / 1000
+    def stream(self) -> tuple[socket.socket, socket.socket]:
+        """Both ends of a new connection, closed with the others."""
+        client = self._made(Namespace.CLIENT, socket.SOCK_STREAM)
+        return client, self._stack.enter_context(self.connect(client))
+
+    def round_trip(self, count: int = 250) -> float:
+        """Microseconds of one byte there and one byte back on an established connection: mean of the flows' medians."""
+        clock = time.perf_counter_ns
+        medians = []
+        for client, server in self._streams:
+            times = []
+            for _ in range(count):
+                start = clock()
+                client.send(b"x")
+                server.recv(1)
+                server.send(b"x")
+                client.recv(1)
+                times.append(clock() - start)
+            medians.append(statistics.median(times))
+        return statistics.mean(medians) / 1000
 
     def connections(self, count: int = 250) -> float:
         """Connections a second: handshake, one byte each way, close from both sides."""
@@ -98,12 +109,14 @@ class Ends:
         return count / (time.perf_counter() - start)
 
     def datagrams(self, count: int = 6400) -> float:
-        """UDP packets a second, 64 bytes of payload, on one flow; a lost one ends the bench."""
-        send, receive = self._from.send, self._to.recv
+        """UDP packets a second, 64 bytes of payload; a lost one ends the bench."""
+        sends = [one.send for one in self._from]
+        receive = self._to.recv
         start = time.perf_counter()
         for _ in range(count // BURST):
-            for _ in range(BURST):
-                send(DATAGRAM)
+            for send in sends:
+                for _ in range(BURST // FLOWS):
+                    send(DATAGRAM)
             for _ in range(BURST):
                 receive(128)
         return count / (time.perf_counter() - start)

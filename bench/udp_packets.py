@@ -1,4 +1,4 @@
-"""UDP packets a second through the gateway, one flow, in bursts: the session hit without TCP's answers."""
+"""UDP packets a second through the gateway, eight flows, in bursts: the session hit without TCP's answers."""
 
 from __future__ import annotations
 
