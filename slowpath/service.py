@@ -112,7 +112,7 @@ class Service:
         pins = pins_of(self.config)
         deadline = self._loop.time() + WAIT_FOR_FASTPATH
         said = False
-        while not (pins.loaded and Path(f"/sys/class/net/{self.config.tap_names[1]}").exists()):
+        while not (pins.loaded and is_up(self.config.tap_names[1])):
             if not said:
                 log.info("waiting for microseg-fastpath to load %s", pins.directory)
                 said = True
@@ -271,6 +271,14 @@ class _Metrics(Collector):
         for name in ("written", "lost"):
             records.add_metric([name], status["records"][name])
         yield records
+
+
+def is_up(interface: str) -> bool:
+    """The interface is there, and up: a packet socket on one that is down reports just that."""
+    try:
+        return bool(int(Path(f"/sys/class/net/{interface}/flags").read_text(), 16) & 1)
+    except (OSError, ValueError):
+        return False
 
 
 def read_rules(config: Config) -> RuleSet:

@@ -103,15 +103,15 @@ def denied_steps() -> Iterator[Step]:
         )
         yield step("ssh", "SSH on the web port", b"SSH-", 80, lambda lab, host: clients.ssh(lab, host, port=80))
         yield step(
-            *("http", "POST, rule file says GET", NEEDLE.encode(), 8081),
-            lambda lab, host: clients.http(lab, host, "/", "--data", NEEDLE, port=8081),
+            *("http", "PUT, no rule for it", NEEDLE.encode(), 8081),
+            lambda lab, host: clients.http(lab, host, "/", "-X", "PUT", "--data", NEEDLE, port=8081),
         )
         yield step(
             *("http2", "/admin, HTTP/2", NEEDLE.encode(), 8080),
             lambda lab, host: clients.http2(lab, host, "/admin", "-H", f"x-needle: {NEEDLE}"),
         )
         yield step(
-            *("grpc", "lab.Admin/Wipe", b"message 00000000 message", 50051),
+            *("grpc", "lab.Admin/Wipe", b"lab.Admin/Wipe 00000000", 50051),
             lambda lab, host: clients.grpc(lab, host, ("lab.Admin/Wipe:40",)),
         )
 

@@ -25,9 +25,10 @@ TIMEOUT = float(os.environ.get("LAB_GRPC_TIMEOUT", "5"))
 CALL = re.compile(r"(?P<method>[\w.]+/\w+)(?:\*(?P<count>\d+))?(?::(?P<size>\d+))?")
 
 
-def body(size: int, index: int = 0) -> bytes:
-    """A message that names itself, so that a lost or doubled one shows."""
-    return (f"message {index:08d} ".encode() * (size // 17 + 1))[:size]
+def body(method: str, size: int, index: int = 0) -> bytes:
+    """A message that names itself, so that a lost, doubled or leaked one shows."""
+    text = f"{method} {index:08d} ".encode()
+    return (text * (size // len(text) + 1))[:size]
 
 
 def perform(channel: grpc.Channel, call: str) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def perform(channel: grpc.Channel, call: str) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         if match["count"]:
-            sent = [body(size, index) for index in range(int(match["count"]))]
+            sent = [body(match["method"], size, index) for index in range(int(match["count"]))]
 
             def requests() -> Iterator[bytes]:
                 yield from sent
@@ -49,9 +50,9 @@ def perform(channel: grpc.Channel, call: str) -> dict[str, Any]:
             answers = list(channel.stream_stream(path)(requests(), timeout=TIMEOUT))
             received, intact = sum(map(len, answers)), answers == sent
         else:
-            answer = channel.unary_unary(path)(body(size), timeout=TIMEOUT)
+            answer = channel.unary_unary(path)(body(match["method"], size), timeout=TIMEOUT)
             received = len(answer)
-            intact = answer == body(size) or not path.startswith("/lab.Echo/")
+            intact = answer == body(match["method"], size) or not path.startswith("/lab.Echo/")
     except grpc.RpcError as error:
         code, message = error.code(), error.details() or ""
     seconds = time.perf_counter() - start
