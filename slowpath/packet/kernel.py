@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from fastpath import abi
@@ -17,6 +17,8 @@ from slowpath.record.model import DEFAULT_RULE
 GONE = Judgement(abi.Verdict.DENY, abi.Reason.CLOSED)
 # Revisions whose names are kept at hand.
 KEPT = 8
+# A policy is applied in milliseconds, a verdict in microseconds.
+REVISION_TRIES = 100
 
 
 class RuleNames:
@@ -53,12 +55,10 @@ class RuleNames:
 class KernelSessions:
     """`slowpath.core.model.Kernel` on the pinned maps and programs."""
 
-    def __init__(self, pins: Pins, names: RuleNames, stale: Callable[[], None] = lambda: None) -> None:
-        """`stale` is called when a verdict came too late: the policy changed meanwhile."""
+    def __init__(self, pins: Pins, names: RuleNames) -> None:
         self.commands = Commands(pins)
         self._sessions = pins.map(SESSIONS)
         self._names = names
-        self._stale = stale
         self._pending: list[abi.Command] = []
         self.revision = 0
         self.refused = 0
@@ -122,42 +122,37 @@ class KernelSessions:
         )
 
     def flush(self) -> None:
-        """Send what is queued. A verdict under a policy that has gone is judged once more."""
+        """Send what is queued. A verdict under a policy that has gone is refused: an allow is the inspector's to
+        judge anew, a denial must stand before the frame that it denies is given back for the kernel to answer.
+        """
         pending, self._pending = self._pending, []
         if not pending:
             return
         for command, answer in zip(pending, self.commands.apply(pending), strict=True):
-            if answer.status == abi.Status.STALE_REVISION:
-                self._again(command)
+            if answer.status != abi.Status.STALE_REVISION:
+                continue
+            self.refused += 1
+            if Word.unpack(command.verdict).verdict == abi.Verdict.DENY:
+                self._insist(command)
 
     def refresh(self) -> bool:
         """True when the policy's revision is another than at the last call."""
         before, self.revision = self.revision, self.commands.clocks().revision
         return before not in {0, self.revision}
 
-    def _again(self, command: abi.Command) -> None:
-        """The policy changed between judgement and verdict. The same rules say the same of it; what other
-        rules say of bytes that have gone by is not known here: denied, a new connection is judged afresh.
-        """
-        key = bytes(command.key)
-        protocol = 1 << command.protocol if command.protocol else 0
+    def _insist(self, command: abi.Command) -> None:
+        """Deny under the policy in force by now, whatever it says: bytes of the flow were refused already."""
         old = Word.unpack(command.verdict)
-        answer = self.commands.judge(key, command.id, protocol)
-        if answer.status != abi.Status.OK:
-            return
-        now = self._judgement(answer.verdict)
-        before = self._judgement(command.verdict)
-        verdict, reason, scope = old.verdict, old.reason, old.scope
-        if now.verdict in {abi.Verdict.ALLOW, abi.Verdict.DENY}:
-            verdict, reason = now.verdict, now.reason
-        elif now.rule_files != before.rule_files:
-            verdict, reason = abi.Verdict.DENY, abi.Reason.CLOSED
-        word = Word.unpack(answer.verdict)
-        command.verdict = Word(verdict, scope, word.monitor, word.reset, reason, word.rule, word.revision).pack()
-        command.revision = word.revision
-        if self.commands.apply([command])[0].status != abi.Status.OK:
-            self.refused += 1
-        self._stale()
+        for _ in range(REVISION_TRIES):
+            answer = self.commands.judge(bytes(command.key), command.id, 0)
+            if answer.status != abi.Status.OK:
+                return  # no session: the tap takes no frame of it
+            word = Word.unpack(answer.verdict)
+            command.verdict = replace(old, rule=word.rule, revision=word.revision).pack()
+            command.revision = word.revision
+            if self.commands.apply([command])[0].status != abi.Status.STALE_REVISION:
+                return
+        raise OSError("the policy changes faster than a verdict can be written")
 
     def _judgement(self, raw: int) -> Judgement:
         word = Word.unpack(raw)
