@@ -160,7 +160,7 @@ class _Reader:
         take("timeouts", _timeouts)
         take("failsafe", _failsafe)
         take("exceptions", _exceptions)
-        take("inspector", _inspection)
+        take("inspector", _inspection, "inspection")
         take("records", self._records)
         take("log_level", _log_level)
         for name, read in (("sessions", _sessions), ("listen", _listen)):
