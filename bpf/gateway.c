@@ -7,6 +7,7 @@
  *   ms_identify, ms_decide  first payload of an undecided session: what is it, and the policy again
  *   ms_reset                answer a denied TCP segment
  *   ms_tap                  frames that the inspector released
+ *   ms_release              released frames to the CPU of their flow
  *   ms_wall                 far end of the tap: nothing enters the host there
  *   ms_apply, ms_walk       commands of the daemons (BPF_PROG_TEST_RUN)
  */
@@ -64,7 +65,7 @@ MS_INLINE int released(struct __sk_buff *skb, struct ms_packet *p, struct ms_ses
 	return MS_PASS;
 }
 
-MS_INLINE int packet_in(struct __sk_buff *skb, int hook, int pulled)
+MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 {
 	struct ms_packet p;
 	struct ms_config *cfg = config_get();
@@ -82,8 +83,9 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook, int pulled)
 
 	int reason = parse(skb, &p);
 	if (reason) {
-		__u32 len = skb->len;
-		if (reason == MS_REASON_TRUNCATED && !pulled && len > (__u32)(skb->data_end - skb->data)) {
+		/* Headers outside the linear part: pull them in, and begin anew. */
+		__u32 len = skb->len, linear = skb->data_end - skb->data;
+		if (reason == MS_REASON_TRUNCATED && linear < len && linear < MS_PULL_BYTES) {
 			bpf_skb_pull_data(skb, len < MS_PULL_BYTES ? len : MS_PULL_BYTES);
 			if (judged)
 				skb->mark |= cfg->mark_judged;
@@ -135,24 +137,14 @@ MS_INLINE int judged_at_ingress(struct __sk_buff *skb)
 
 MS_PROGRAM(ms_ingress)(struct __sk_buff *skb)
 {
-	return packet_in(skb, MS_INGRESS, 0);
-}
-
-MS_PROGRAM(ms_ingress_again)(struct __sk_buff *skb)
-{
-	return packet_in(skb, MS_INGRESS, 1);
+	return packet_in(skb, MS_INGRESS);
 }
 
 MS_PROGRAM(ms_egress)(struct __sk_buff *skb)
 {
 	if (judged_at_ingress(skb))
 		return MS_PASS;
-	return packet_in(skb, MS_EGRESS, 0);
-}
-
-MS_PROGRAM(ms_egress_again)(struct __sk_buff *skb)
-{
-	return packet_in(skb, MS_EGRESS, 1);
+	return packet_in(skb, MS_EGRESS);
 }
 
 MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
@@ -336,6 +328,25 @@ MS_PROGRAM(ms_tap)(struct __sk_buff *skb)
 		return drop(MS_REASON_TAP, 0);
 	skb->mark = (skb->mark & ~cfg->mark_mask) | cfg->mark_judged;
 	return bpf_redirect(s->ifindex[dir & 1], s->told & (2 << dir) ? 0 : BPF_F_INGRESS);
+}
+
+/*
+ * Egress of the tap's far end. Each receive queue of the near end is steered to a CPU of its own: there a
+ * released frame runs behind those of its flow that were released before, and before those that come
+ * straight from the interface. What is written here selects the transmit queue with this number less
+ * one (skb_tx_hash), and veth passes that queue's number on as the receive queue's plus one (since
+ * 5.17 it does not record it itself).
+ */
+MS_PROGRAM(ms_release)(struct __sk_buff *skb)
+{
+	struct ms_packet p;
+
+	if (parse(skb, &p) || p.kind != MS_KIND_SESSION)
+		return MS_PASS;
+	struct ms_session *s = sessions_lookup(&p.key);
+	if (s)
+		skb->queue_mapping = s->cpu[direction_of(s, &p) & 1] + 2;
+	return MS_PASS;
 }
 
 MS_PROGRAM(ms_wall)(struct __sk_buff *skb)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "779223e5c60c"
+ABI_HASH = "c59598072600"
 
 
 class Verdict(IntEnum):
@@ -261,7 +261,8 @@ class Session(Structure):
         ("bytes", c_uint64 * 2),
         ("first_ns", c_uint64),
         ("last_jiffies", c_uint64),
-        ("drain_jiffies", c_uint64),
+        ("drain_jiffies", c_uint32),
+        ("cpu", c_uint16 * 2),
         ("held", c_uint32 * 2),
         ("released", c_uint32 * 2),
         ("isn", c_uint32 * 2),

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from fastpath.config import Config
 from fastpath.exit import CommandError
-from fastpath.libbpf import Program
+from fastpath.libbpf import Program, possible_cpus
 from fastpath.loader.compile import LoadError
 from fastpath.loader.pins import Pins
 
@@ -46,8 +45,6 @@ class State:
     # Interfaces that got filters, and those on which the clsact qdisc is ours.
     filtered: list[str] = field(default_factory=list)
     clsact: list[str] = field(default_factory=list)
-    # sysfs file: what it said before.
-    sysfs: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> State:
@@ -92,7 +89,11 @@ class Attachment:
             self._state.tap = near
             self._save()
             try:
-                await route.link("add", ifname=near, kind="veth", mtu=TAP_MTU, peer={"ifname": far, "mtu": TAP_MTU})
+                # One for each CPU, and queue 0, which counts as "none" (see ms_release).
+                number = possible_cpus() + 1
+                queues = {"num_tx_queues": number, "num_rx_queues": number}
+                peer = {"ifname": far, "mtu": TAP_MTU, **queues}
+                await route.link("add", ifname=near, kind="veth", mtu=TAP_MTU, peer=peer, **queues)
             except NetlinkError as error:
                 raise LoadError(f"cannot create the tap {near}: {error}") from None
         indexes = {name: _ifindex(name) or 0 for name in (near, far)}
@@ -103,7 +104,9 @@ class Attachment:
             await route.link("set", index=indexes[name], mtu=TAP_MTU, flags=0x80, change=0x80)
         # The wall stands before the far end goes up (AF_PACKET sees frames earlier than it).
         await self._filter(route, far, "ms_wall", INGRESS)
+        await self._filter(route, far, "ms_release", EGRESS)
         await self._filter(route, near, "ms_tap", INGRESS)
+        self._steer()
         for name in (far, near):
             await route.link("set", index=indexes[name], state="up")
         return indexes[near]
@@ -136,22 +139,15 @@ class Attachment:
         """Configured interfaces that are not there now."""
         return [name for name in self._config.interfaces if _ifindex(name) is None]
 
-    def steer(self) -> None:
-        """Receive packet steering on tap and managed ports: a released packet then runs on its
-        flow's CPU, behind those released before it.
+    def _steer(self) -> None:
+        """Receive packet steering: each receive queue of the tap's near end runs on a CPU of its own (queue n on
+        CPU n); `ms_release` picks the queue (Documentation/networking/scaling.rst).
         """
-        mask = f"{(1 << (os.cpu_count() or 1)) - 1:x}"
-        # Groups of 32 bits, comma between (Documentation/networking/scaling.rst).
-        mask = ",".join(mask[max(0, end - 8) : end] for end in range(len(mask) % 8 or 8, len(mask) + 1, 8))
-        for name in (*self._config.tap_names, *self._config.interfaces):
-            for file in Path(f"/sys/class/net/{name}/queues").glob("rx-*/rps_cpus"):
-                before = file.read_text().strip()
-                if int(before.replace(",", ""), 16) == int(mask.replace(",", ""), 16):
-                    continue
-                if str(file) not in self._state.sysfs:
-                    self._state.sysfs[str(file)] = before
-                    self._save()
-                _write(file, mask)
+        near, _ = self._config.tap_names
+        for cpu in range(possible_cpus()):
+            digits = f"{1 << cpu:x}"
+            groups = [digits[max(0, end - 8) : end] for end in range(len(digits) % 8 or 8, len(digits) + 1, 8)]
+            _write(Path(f"/sys/class/net/{near}/queues/rx-{cpu}/rps_cpus"), ",".join(groups))
 
     async def _filter(self, route: Any, name: str, program: str, parent: int) -> None:
         index = _ifindex(name)
@@ -188,9 +184,6 @@ async def detach(run_dir: Path) -> bool:
     if not file.exists():
         return False
     state = State.read(file)
-    for path, before in state.sysfs.items():
-        with contextlib.suppress(OSError):
-            Path(path).write_text(before)
     async with netlink() as route:
         for name in state.filtered:
             index = _ifindex(name)

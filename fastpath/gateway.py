@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
+import gc
 import hashlib
 import json
 import logging
@@ -106,7 +108,6 @@ class Gateway:
             self.revisions.configure(self.config, self.tap_ifindex)
             self.apply(tables)
             await self.attachment.attach(route)
-        self.attachment.steer()
         self.pins.remove_others()
 
     async def follow(self) -> None:
@@ -114,7 +115,6 @@ class Gateway:
         async with netlink() as route:
             for name in await self.attachment.attach(route):
                 log.info("%s is here: attached", name)
-        self.attachment.steer()
 
     def apply(self, tables: Tables) -> None:
         """Make a compiled policy current."""
@@ -127,6 +127,7 @@ class Gateway:
         self.revisions.apply(tables, revision)
         floor_file.write_text(f"{revision}\n")
         self.tables = tables
+        trim_memory()
         log.info("policy %s: revision %d, %s", self.config.policy, revision, tables.sizes)
 
     def reload(self, config: Config) -> None:
@@ -158,6 +159,13 @@ def read_state(config: Config) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return found
+
+
+def trim_memory() -> None:
+    """Give back what reading a large policy left behind: it is needed for a moment at each reload only."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc
 
 
 def _read_number(path: Path) -> int:

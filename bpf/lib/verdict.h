@@ -35,6 +35,9 @@ MS_INLINE int hold(struct __sk_buff *skb, struct ms_session *s, struct ms_config
 		return drop(MS_REASON_TAP, 0);
 	if (s->ifindex[dir & 1] != skb->ifindex)
 		s->ifindex[dir & 1] = skb->ifindex;
+	__u32 cpu = bpf_get_smp_processor_id();
+	if (s->cpu[dir & 1] != cpu)
+		s->cpu[dir & 1] = cpu;
 	if (hook == MS_EGRESS && !(s->told & (2 << dir)))
 		s->told |= 2 << dir;
 	__sync_fetch_and_add(&s->held[dir & 1], 1);
@@ -106,7 +109,7 @@ MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_sessio
 	}
 	__u32 mine = s->held[dir & 1] - s->released[dir & 1];
 	__u32 theirs = s->held[(dir ^ 1) & 1] - s->released[(dir ^ 1) & 1];
-	int overdue = now - s->drain_jiffies > cfg->drain_timeout || mine > MS_DRAIN_PACKETS;
+	int overdue = (__u32)now - s->drain_jiffies > cfg->drain_timeout || mine > MS_DRAIN_PACKETS;
 
 	if (overdue || (mine == 0 && theirs == 0)) {
 		s->verdict = word_with_verdict(word, MS_VERDICT_ALLOW);

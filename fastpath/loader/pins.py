@@ -23,14 +23,14 @@ from fastpath.loader.source import ABI_HEADER, digest, flatten, header_digest
 
 # Slots of the prog array (enum ms_prog) and their programs.
 SLOTS = {
-    int(abi.Prog.INGRESS): "ms_ingress_again",
-    int(abi.Prog.EGRESS): "ms_egress_again",
+    int(abi.Prog.INGRESS): "ms_ingress",
+    int(abi.Prog.EGRESS): "ms_egress",
     int(abi.Prog.JUDGE): "ms_judge",
     int(abi.Prog.IDENTIFY): "ms_identify",
     int(abi.Prog.RESET): "ms_reset",
     int(abi.Prog.DECIDE): "ms_decide",
 }
-PROGRAMS = (*SLOTS.values(), "ms_ingress", "ms_egress", "ms_tap", "ms_wall", "ms_apply", "ms_walk")
+PROGRAMS = (*SLOTS.values(), "ms_tap", "ms_release", "ms_wall", "ms_apply", "ms_walk")
 MAPS = (
     "fragments", "config", "stats", "scratch", "heartbeat", "managed", "events", "progs",
     "pol_addr", "pol_port", "pol_set", "pol_rule",
