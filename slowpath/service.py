@@ -213,12 +213,14 @@ class Service:
 
     def _reload(self) -> None:
         try:
-            self.rules = read_rules(load_config(self.path))
+            config = load_config(self.path)
+            self.rules = read_rules(config)
         except (InvalidDocumentError, OSError) as error:
             for line in str(error).splitlines():
                 log.error("%s", line)
             log.error("the rule files in force stay")
             return
+        self.inspector.limits, self.inspector.exceptions = limits_of(config), exceptions_of(config)
         self.inspector.reload(self.rules)
         self.writer.reopen()
         log.info("rule files read anew: %d", len(self.rules.files))
