@@ -124,7 +124,7 @@ MS_INLINE int source_routed(void *options, void *end, __u32 len)
 {
 	__u32 i = 0;
 #pragma unroll
-	for (int n = 0; n < 20; n++) {
+	for (int n = 0; n < 40; n++) {
 		if (i >= len || i > 39)
 			return 0;
 		__u8 *option = options + i;
