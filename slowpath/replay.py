@@ -191,7 +191,15 @@ class Replay:
         self.not_judged: dict[str, int] = {}
 
     def run(self, packets: Iterable[tuple[float, bytes]]) -> Iterator[Record]:
-        """Records of (time, Ethernet frame)."""
+        """Records of (time, Ethernet frame); CaptureError of `packets` comes behind those of what was read before."""
+        try:
+            yield from self._packets(packets)
+        except CaptureError:
+            yield from self._end()
+            raise
+        yield from self._end()
+
+    def _packets(self, packets: Iterable[tuple[float, bytes]]) -> Iterator[Record]:
         now = 0.0
         for stamp, frame in packets:
             self.kernel.now = now = max(now, stamp)
@@ -205,7 +213,9 @@ class Replay:
             except FrameError as error:
                 name = error.reason.name.lower()
                 self.not_judged[name] = self.not_judged.get(name, 0) + 1
-        yield from self._do(self.inspector.close(now))
+
+    def _end(self) -> Iterator[Record]:
+        yield from self._do(self.inspector.close(self.kernel.now))
         yield from self._last.values()
 
     def _frame(self, frame: bytes, now: float) -> Iterator[Record]:
