@@ -71,7 +71,8 @@ def test_scope_is_derived() -> None:
 
 def test_grpc_rules_do_not_make_http_request_scoped() -> None:
     rules = compiled(
-        "{name: w, protocol: [http, grpc], rules: [{id: a, match: {grpc.service: x.Y}, action: deny}, {id: b, action: allow}]}"
+        "name: w\nprotocol: [http, grpc]\n"
+        "rules: [{id: a, match: {grpc.service: x.Y}, action: deny}, {id: b, action: allow}]"
     )
     assert rules.decide(["w"], Protocol.GRPC) is None
     outcome = rules.decide(["w"], Protocol.HTTP)
@@ -116,7 +117,8 @@ def test_hash_is_of_the_meaning() -> None:
         ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.path: []}\n", 6, "needs a value"),
         ("name: w\nprotocol: http\nrules:\n- {id: a, action: deny}\n- {id: b, action: allow}\n", 5, "never reached"),
         (
-            "name: w\nprotocol: http\nrules:\n- {id: a, match: {http.method: A}, action: deny}\n- {id: a, action: deny}\n",
+            "name: w\nprotocol: http\nrules:\n"
+            "- {id: a, match: {http.method: A}, action: deny}\n- {id: a, action: deny}\n",
             5,
             "used in line 4",
         ),
@@ -140,3 +142,13 @@ def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
         "b.yaml",
         "d.yaml",
     ]
+
+
+def test_names_have_no_slash() -> None:
+    assert any("no slash" in problem for problem in problems_of("name: a/b\nprotocol: http\nrules: []\n"))
+
+
+def test_digest_is_what_a_policy_remembers() -> None:
+    rules = compiled(WEB)
+    assert rules.digest("web") == rules.files["web"].hash
+    assert rules.digest("other") is None
