@@ -132,7 +132,16 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 MS_INLINE int judged_at_ingress(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->ingress_ifindex;
-	return ifindex && managed_lookup(&ifindex);
+	struct ms_config *cfg = config_get();
+
+	if (!ifindex || !cfg)
+		return 0;
+	/* The first few stand in the settings, a cache line that the ingress program has just read. */
+	for (int n = 0; n < MS_MANAGED_NEAR; n++) {
+		if (cfg->managed[n] == ifindex)
+			return 1;
+	}
+	return cfg->managed_far && managed_lookup(&ifindex);
 }
 
 MS_PROGRAM(ms_ingress)(struct __sk_buff *skb)

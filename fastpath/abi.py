@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "c59598072600"
+ABI_HASH = "86e17877f4e5"
 
 
 class Verdict(IntEnum):
@@ -229,6 +229,7 @@ class Limit(IntEnum):
     SCAN_BYTES = 1024
     FAILSAFE_PORTS = 16
     DRAIN_PACKETS = 256
+    MANAGED_NEAR = 4
 
 
 class Prog(IntEnum):
@@ -313,6 +314,9 @@ class Config(Structure):
         ("tap_ifindex", c_uint32),
         ("mark_mask", c_uint32),
         ("mark_judged", c_uint32),
+        ("managed", c_uint32 * 4),
+        ("managed_far", c_uint32),
+        ("far_pad", c_uint32),
         ("timeouts", c_uint64 * 8),
         ("inspector_timeout", c_uint64),
         ("drain_timeout", c_uint64),

@@ -12,7 +12,8 @@ import errno
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,15 +112,20 @@ class Attachment:
             await route.link("set", index=indexes[name], state="up")
         return indexes[near]
 
-    async def attach(self, route: Any) -> list[str]:
-        """Put the programs on every interface that is there and does not have them. CommandError for
-        one that is missing is left to `missing`.
+    async def attach(self, route: Any, announce: Callable[[list[int]], None]) -> list[str]:
+        """Put the programs on every interface that is there and does not have them; those that got them.
+        `announce` is told the indexes of all that are there, before.
         """
         done = []
         present = {name: index for name in self._config.interfaces if (index := _ifindex(name)) is not None}
         # Before the programs: what one interface forwards must count as judged on another.
-        for index in present.values():
-            self._managed.update(index.to_bytes(4, "little"), (1).to_bytes(4, "little"))
+        keep = {index.to_bytes(4, sys.byteorder) for index in present.values()}
+        for key in keep:
+            self._managed.update(key, (1).to_bytes(4, sys.byteorder))
+        announce(list(present.values()))
+        for key in list(self._managed.keys()):
+            if key not in keep:
+                self._managed.delete(key)
         for name, index in present.items():
             if self.ifindex.get(name) == index:
                 continue
@@ -129,10 +135,6 @@ class Attachment:
             done.append(name)
         for name in set(self.ifindex) - set(present):
             del self.ifindex[name]
-        keep = {index.to_bytes(4, "little") for index in present.values()}
-        for key in list(self._managed.keys()):
-            if key not in keep:
-                self._managed.delete(key)
         return done
 
     def missing(self) -> list[str]:

@@ -107,13 +107,13 @@ class Gateway:
             self.tap_ifindex = await self.attachment.tap(route)
             self.revisions.configure(self.config, self.tap_ifindex)
             self.apply(tables)
-            await self.attachment.attach(route)
+            await self.attachment.attach(route, self.revisions.manage)
         self.pins.remove_others()
 
     async def follow(self) -> None:
         """Attach to managed interfaces that came (back) since."""
         async with netlink() as route:
-            for name in await self.attachment.attach(route):
+            for name in await self.attachment.attach(route, self.revisions.manage):
                 log.info("%s is here: attached", name)
 
     def apply(self, tables: Tables) -> None:

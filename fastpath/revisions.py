@@ -57,6 +57,15 @@ class Revisions:
         s.failsafe[:] = [*config.failsafe, *([0] * (abi.Limit.FAILSAFE_PORTS - len(config.failsafe)))]
         self._write()
 
+    def manage(self, indexes: list[int]) -> None:
+        """The interfaces that are judged; the map `managed` holds all of them."""
+        near = [*indexes, *([0] * abi.Limit.MANAGED_NEAR)][: abi.Limit.MANAGED_NEAR]
+        far = len(indexes) > abi.Limit.MANAGED_NEAR
+        if (list(self.settings.managed), bool(self.settings.managed_far)) != (near, far):
+            self.settings.managed[:] = near
+            self.settings.managed_far = far
+            self._write()
+
     def press(self, pressure: abi.Pressure) -> None:
         """How full the session table is."""
         if self.settings.pressure != pressure:

@@ -251,6 +251,7 @@ enum ms_limit {
 	MS_SCAN_BYTES = 1024,	    /* of a first payload that the kernel looks at */
 	MS_FAILSAFE_PORTS = 16,
 	MS_DRAIN_PACKETS = 256,
+	MS_MANAGED_NEAR = 4, /* managed interfaces that the settings themselves name */
 };
 
 /* Slots of the prog array. */
@@ -331,6 +332,9 @@ struct ms_config {
 	__u32 tap_ifindex;
 	__u32 mark_mask;
 	__u32 mark_judged;
+	__u32 managed[MS_MANAGED_NEAR]; /* ifindexes of the first interfaces, 0 = none */
+	__u32 managed_far;		/* 1: there are more, in the map `managed` */
+	__u32 far_pad;
 	__u64 timeouts[MS_TIMEOUT_MAX]; /* jiffies */
 	__u64 inspector_timeout;	/* jiffies without a heartbeat until it counts as gone */
 	__u64 drain_timeout;
