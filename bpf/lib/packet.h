@@ -363,7 +363,8 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		p->sport = udp->source;
 		p->dport = udp->dest;
 		p->payload = off + sizeof(*udp);
-		p->payload_len = rest - sizeof(*udp);
+		/* What lies behind UDP's own length the receiver never sees (RFC 768). */
+		p->payload_len = (len < rest ? len : rest) - sizeof(*udp);
 	} else if (l4 == MS_IP_ICMP || l4 == MS_IP_ICMPV6) {
 		struct ms_icmp *icmp = data + off;
 		if (rest < sizeof(*icmp))
