@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from fastpath import log as logs
+from fastpath.abi import Action
 from fastpath.admin import AdminError, AdminServer
 from fastpath.config import DEFAULT, Config, load_config
 from fastpath.document import InvalidDocumentError
@@ -131,6 +132,8 @@ class Service:
 
     def _packets(self) -> None:
         now = self._loop.time()
+        # Ends first: a new connection on the same ports is none of a known flow's.
+        self.events.consume()
         if self.kernel.refresh():
             self.inspector.reload(self.rules)
         try:
@@ -303,9 +306,12 @@ def limits_of(config: Config) -> Limits:
 
 
 def exceptions_of(config: Config) -> Exceptions:
-    """The operator's choices. The kernel has applied `midstream` before a packet comes here."""
+    """The operator's choices. The kernel adopts what rules on addresses decide; here rules must see the start."""
     names = ("need_more", "parse_error", "reassembly_limit", "overlap_conflict", "fragment")
-    return Exceptions(**{name: config.exception(name) for name in names})
+    allow = config.exception("midstream") == Action.ALLOW
+    return Exceptions(
+        midstream=Action.ALLOW if allow else Action.DENY, **{name: config.exception(name) for name in names}
+    )
 
 
 def main(options: argparse.Namespace) -> int:

@@ -172,6 +172,10 @@ class Inspector:
             self._finish(flow)
             self._drop(flow)
             return None
+        if flow.state == State.CONFIRM:
+            for stream, safe, ack in zip(flow.streams, flow.safe, reversed(info.acks), strict=True):
+                if stream is not None and ack is not None:
+                    stream.acknowledge(min(stream.offset(ack), stream.next, safe))
         if flow.state < State.PASS:
             return flow
         waiting = info.judgement.verdict in {Verdict.INSPECT, Verdict.UNDECIDED}

@@ -35,7 +35,8 @@ class Judgement:
 class SessionInfo:
     """The kernel's session of a packet. `isn` by direction, None where the SYN was not seen. `midstream`: the
     inspector can't see the flow's start, be it that its SYN was not seen or that held packets of it were
-    released before (by an inspector that is gone).
+    released before (by an inspector that is gone). `acks`: the highest acknowledgment number that each
+    direction's sender sent; bare acknowledgments pass in the kernel.
     """
 
     id: int
@@ -44,6 +45,7 @@ class SessionInfo:
     midstream: bool = False
     rule_hash: int = 0
     judgement: Judgement = field(default_factory=lambda: Judgement(Verdict.UNDECIDED, Reason.PENDING))
+    acks: tuple[int | None, int | None] = (None, None)
 
 
 class Kernel(Protocol):

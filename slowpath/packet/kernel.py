@@ -73,14 +73,16 @@ class KernelSessions:
             session.isn[side] if session.tcp[side] != abi.Tcp.NONE else None
             for side in (abi.Direction.SERVER, abi.Direction.CLIENT)
         )
-        midstream = bool(session.flags & abi.SessionFlag.MIDSTREAM)
+        # Frames were released before: another inspector saw the start, this one will not.
+        midstream = bool(session.flags & abi.SessionFlag.MIDSTREAM) or any(session.released)
         return SessionInfo(
             session.id,
             bool(session.flags & abi.SessionFlag.SERVER_IS_A),
-            (None, None) if midstream else (isn[0], isn[1]),
+            (None, None) if session.flags & abi.SessionFlag.MIDSTREAM else (isn[0], isn[1]),
             midstream,
             session.rule_hash,
             self._judgement(session.verdict),
+            (session.ack[0] or None, session.ack[1] or None),
         )
 
     def judge(self, key: bytes, session_id: int, possible: int) -> Judgement:

@@ -51,6 +51,17 @@ def test_allowed_by_protocol_is_handed_back_once_the_server_has_it() -> None:
     assert record["latency"] == 0
 
 
+def test_bare_acknowledgments_that_passed_in_the_kernel_count() -> None:
+    p = play({Protocol.HTTP: allow()})
+    p.client(GET)
+    assert p.client(b"body") == ["release 4"]
+    c = p.connection
+    info = p.kernel.sessions[c.key]
+    for acknowledged, decided in ((len(GET) - 1, []), (len(GET), ["allow connection"])):
+        p.kernel.sessions[c.key] = replace(info, acks=(None, (c.isn[0] + 1 + acknowledged) & 0xFFFFFFFF))
+        assert p.client(b"more") == ["release 4", *decided]
+
+
 def test_without_confirmation_the_allow_is_immediate() -> None:
     p = play({Protocol.HTTP: allow()}, limits=Limits(confirm=False))
     assert p.client(GET) == ["write allow protocol", "allow connection", f"release {len(GET)}"]
