@@ -123,8 +123,8 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 	    (p.l4 == MS_IP_TCP && opens_anew(s, &p, dir)))
 		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
 	account(skb, s, &p, dir, now);
-	if (p.first_fragment && word_verdict(s->verdict) == MS_VERDICT_ALLOW)
-		fragment_first(&p, now);
+	if (p.first_fragment)
+		fragment_first(&p, s->verdict, now);
 	return act(skb, &p, s, cfg, dir, hook, now);
 }
 
@@ -231,8 +231,8 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 	}
 	int dir = direction_of(s, p);
 	account(skb, s, p, dir, now);
-	if (p->first_fragment && word_verdict(s->verdict) == MS_VERDICT_ALLOW)
-		fragment_first(p, now);
+	if (p->first_fragment)
+		fragment_first(p, s->verdict, now);
 	return act(skb, p, s, cfg, dir, hook, now);
 }
 

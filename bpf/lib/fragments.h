@@ -11,12 +11,15 @@ MS_INLINE void fragment_key(struct ms_packet *p, struct ms_fragment_key *key)
 	__builtin_memcpy(key->src, packet_src(p), 16);
 	__builtin_memcpy(key->dst, packet_dst(p), 16);
 	key->id = p->frag_id;
-	key->l4 = p->l4;
+	/* IPv6 goes by the identification alone; later fragments need not name the same header (RFC 8200 4.5). */
+	key->l4 = p->version == 4 ? p->l4 : 0;
 }
 
-/* Remember the first fragment of an allowed datagram. */
-MS_INLINE void fragment_first(struct ms_packet *p, __u64 now)
+/* Remember the first fragment of a datagram that is allowed, or that monitor mode lets pass. */
+MS_INLINE void fragment_first(struct ms_packet *p, __u64 word, __u64 now)
 {
+	if (word_verdict(word) != MS_VERDICT_ALLOW && !(word & (1 << MS_WORD_MONITOR)))
+		return;
 	struct ms_fragment_key key;
 	struct ms_fragment value = {.jiffies = now, .allowed = 1};
 
