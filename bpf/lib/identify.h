@@ -58,6 +58,7 @@ MS_INLINE int is_http(struct ms_scratch *room, __u32 n)
 	 * seen would split the verifier's paths. */
 	room->window = 0;
 	room->folded = 0;
+	room->spaces = 0;
 	*(volatile __u32 *)&room->line = 0;
 #pragma nounroll
 	for (__u32 i = 0; i < MS_SCAN_BYTES; i++) {
@@ -66,12 +67,15 @@ MS_INLINE int is_http(struct ms_scratch *room, __u32 n)
 		__u64 c = b[i], window = room->window;
 		room->window = (window << 8) | c;
 		room->folded = (room->folded << 8) | (c | 0x20);
+		/* One more for a space, without a branch. */
+		room->spaces += ((c ^ ' ') - 1) >> 63;
 		if (c == '\n') {
 			if (*(volatile __u32 *)&room->line) {
 				if ((window & 0xffffff) == 0x0d0a0d)
 					return MS_MATCH;
-			} else if ((window & ~0x0100ULL) != 0x5454502f312e300dULL) {
-				return MS_NO_MATCH; /* the line does not end in "TTP/1.0\r" or "TTP/1.1\r" */
+			} else if ((window & ~0x0100ULL) != 0x5454502f312e300dULL || room->spaces != 2) {
+				/* The line does not end in "TTP/1.0\r" or "TTP/1.1\r", or has more than three words. */
+				return MS_NO_MATCH;
 			}
 			*(volatile __u32 *)&room->line = 1;
 		}
@@ -102,17 +106,19 @@ MS_INLINE int is_tls(const __u8 *b, __u32 n, __u32 len)
 	return hello + 4 <= record && record + 5 <= len ? MS_MATCH : MS_NEED_MORE;
 }
 
-/* RFC 4253 4.2: "SSH-protoversion-" to the end of its line, from either side. */
+/* RFC 4253 4.2: "SSH-2.0-" or "SSH-1.99-" and the software, to the end of the line, from either side. */
 MS_INLINE int is_ssh(const __u8 *b, __u32 n)
 {
 	if (n < 4)
 		return b[0] == 'S' && (n < 2 || b[1] == 'S') && (n < 3 || b[2] == 'H') ? MS_NEED_MORE : MS_NO_MATCH;
 	if (be32_at(b) != 0x5353482d)
 		return MS_NO_MATCH;
-	if (n < 9)
+	if (n < 10)
 		return MS_NEED_MORE;
-	if (!((b[4] == '2' && b[5] == '.' && b[6] == '0' && b[7] == '-') ||
-	      (b[4] == '1' && b[5] == '.' && is_digit(b[6]))))
+	int two = be32_at(b + 4) == 0x322e302d;
+	if (!two && !(be32_at(b + 4) == 0x312e3939 && b[8] == '-'))
+		return MS_NO_MATCH;
+	if (b[two ? 8 : 9] <= ' ')
 		return MS_NO_MATCH;
 	for (__u32 i = 8; i < 255; i++) {
 		if (i >= n)
@@ -129,8 +135,8 @@ MS_INLINE int is_dns(const __u8 *b, __u32 n)
 	if (n < 12)
 		return MS_NEED_MORE;
 	__u32 additional = ((__u32)b[10] << 8) | b[11];
-	/* QR 0, opcode query, notify or update, Z 0, response code 0 */
-	if ((b[2] & 0x80) || (b[3] & 0x4f))
+	/* QR 0, RA 0, Z 0, response code 0; the opcode query or notify */
+	if ((b[2] & 0x80) || (b[3] & 0xcf))
 		return MS_NO_MATCH;
 	__u8 opcode = (b[2] >> 3) & 15;
 	if (opcode != 0 && opcode != 4)
@@ -191,7 +197,7 @@ MS_INLINE int is_mysql(const __u8 *b, __u32 n, __u32 len)
 	return MS_NO_MATCH;
 }
 
-/* PostgreSQL 3.x: startup message with a `user`, or one of the three requests before it. */
+/* PostgreSQL 3.0 and 3.2: startup message with a `user`, or one of the three requests before it. */
 MS_INLINE int is_postgres(const __u8 *b, __u32 n, __u32 len)
 {
 	if (b[0] != 0)
@@ -203,7 +209,7 @@ MS_INLINE int is_postgres(const __u8 *b, __u32 n, __u32 len)
 		return size == 8 ? (len == 8 ? MS_MATCH : MS_NEED_MORE) : MS_NO_MATCH;
 	if (code == 80877102)
 		return size == 16 ? (len == 16 ? MS_MATCH : MS_NEED_MORE) : MS_NO_MATCH;
-	if ((code >> 16) != 3 || (code & 0xffff) > 2 || size < 14 || size > 10000)
+	if ((code != 196608 && code != 196610) || size < 14 || size > 10000)
 		return MS_NO_MATCH;
 	if (n < 13)
 		return MS_NEED_MORE;
@@ -244,7 +250,15 @@ MS_INLINE int is_redis(const __u8 *b, __u32 n)
 		return MS_NEED_MORE;
 	if (b[i] != '\r' || b[i + 1] != '\n' || !is_letter(b[i + 2]))
 		return MS_NO_MATCH;
-	i += 2 + size;
+	i += 2;
+	for (__u32 k = 0; k < 32; k++) {
+		__u8 c = b[i];
+		if (k >= size)
+			break;
+		if (!is_letter(c) && !is_digit(c) && c != '.' && c != '_' && c != '-' && c != '|')
+			return MS_NO_MATCH;
+		i++;
+	}
 	return b[i] == '\r' && b[i + 1] == '\n' ? MS_MATCH : MS_NO_MATCH;
 }
 

@@ -47,8 +47,7 @@ struct ms_scratch {
 	__u32 open;
 	__u32 n;
 	__u32 line;
-	__u32 dir;
-	__u32 pad;
+	__u64 spaces;
 	__u64 window;
 	__u64 folded;
 	struct ms_session session;

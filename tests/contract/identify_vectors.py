@@ -3,8 +3,7 @@
 `kernel` is the answer of bpf/lib/identify.h to one segment (or datagram) that holds exactly these bytes: a
 protocol's name, or `INSPECTOR` for everything it leaves to the inspector (no match, two matches, need more).
 `parsers` is the answer of parsers/identify.py: a protocol's name, `UNKNOWN` (no match), `MORE`, or a name with
-`MALFORMED` behind it. Where the kernel names a protocol the parsers name the same one; `DIFFER` lists the bytes
-where the kernel looks at less of the grammar, with both answers.
+`MALFORMED` behind it. Where the kernel names a protocol the parsers name the same one.
 """
 
 from __future__ import annotations
@@ -95,6 +94,11 @@ WHOLE = [
 
 # What the kernel must leave to the inspector, each way of it.
 LEFT = [
+    Vector("http target with a space", TCP, TO_SERVER, b"PUT /a b HTTP/1.1\r\n\r\n", INSPECTOR, UNKNOWN),
+    Vector("postgres 3.1", TCP, TO_SERVER, _startup(0x00030001), INSPECTOR, UNKNOWN),
+    Vector("dns query with RA", UDP, TO_SERVER, _dns(flags=0x0180), INSPECTOR, UNKNOWN),
+    Vector("redis word with other bytes", TCP, TO_SERVER, b"*1\r\n$4\r\nP\x01\x02G\r\n", INSPECTOR, UNKNOWN),
+    Vector("ssh banner without software", TCP, TO_SERVER, b"SSH-2.0-\r\n", INSPECTOR, UNKNOWN),
     Vector("http2 preface", TCP, TO_SERVER, PREFACE, INSPECTOR, "http2"),
     Vector("http2 settings first", TCP, TO_CLIENT, b"\0\0\0\4\0\0\0\0\0", INSPECTOR, MORE),
     Vector("h2c upgrade", TCP, TO_SERVER, UPGRADE, INSPECTOR, "http"),
@@ -174,12 +178,4 @@ LEFT = [
 ]
 
 # The kernel looks at less here.
-DIFFER = [
-    Vector("http target with a space", TCP, TO_SERVER, b"PUT /a b HTTP/1.1\r\n\r\n", "http", UNKNOWN),
-    Vector("postgres 3.1", TCP, TO_SERVER, _startup(0x00030001), "postgres", UNKNOWN),
-    Vector("dns query with RA", UDP, TO_SERVER, _dns(flags=0x0180), "dns", UNKNOWN),
-    Vector("redis word with other bytes", TCP, TO_SERVER, b"*1\r\n$4\r\nP\x01\x02G\r\n", "redis", UNKNOWN),
-    Vector("ssh banner without software", TCP, TO_SERVER, b"SSH-2.0-\r\n", "ssh", UNKNOWN),
-]
-
-VECTORS = [*WHOLE, *LEFT, *DIFFER]
+VECTORS = [*WHOLE, *LEFT]
