@@ -208,9 +208,9 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		if (p->l4 == MS_IP_TCP && !(p->tcp_flags & MS_TCP_SYN_BIT)) {
 			flags |= MS_SESSION_MIDSTREAM;
 			/* The first packet seen may be the server's: would the client be allowed? */
-			if (!error && !reversed && word_verdict(walk.word) == MS_VERDICT_DENY &&
+			if (!error && skb->cb[1] != MS_STRAIGHT && word_verdict(walk.word) == MS_VERDICT_DENY &&
 			    cfg->exceptions[MS_EXCEPTION_MIDSTREAM] != MS_ACTION_DENY)
-				return tail(skb, p, MS_PROG_JUDGE, hook, MS_REVERSED);
+				return tail(skb, p, MS_PROG_JUDGE, hook, reversed ? MS_STRAIGHT : MS_REVERSED);
 		}
 		reason = judge_first(skb, p, cfg, hook, error, &walk, &flags);
 		if (reason)

@@ -25,6 +25,7 @@
 /* cb[1], why a program was called */
 #define MS_JUDGED 1   /* the frame comes back from the inspector */
 #define MS_REVERSED 2 /* judge once more with the sender as the server */
+#define MS_STRAIGHT 4 /* and once more as it was sent: neither way is allowed */
 
 enum ms_hook {
 	MS_INGRESS = 0,

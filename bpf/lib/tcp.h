@@ -18,8 +18,9 @@ MS_INLINE int opens_anew(const struct ms_session *s, const struct ms_packet *p, 
 	if (dir == MS_TO_SERVER)
 		return !(s->tcp[MS_TO_SERVER] != MS_TCP_NONE && s->tcp[MS_TO_SERVER] <= MS_TCP_ESTABLISHED &&
 			 s->isn[MS_TO_SERVER] == p->seq);
-	/* Simultaneous open (RFC 9293 3.5): the second SYN belongs to the session. */
-	return !(s->tcp[MS_TO_SERVER] == MS_TCP_SYN_SENT &&
+	/* Simultaneous open (RFC 9293 3.5): the second SYN belongs to the session, unless the first was
+	 * refused: else any host could close another's way to itself. */
+	return !(word_verdict(s->verdict) != MS_VERDICT_DENY && s->tcp[MS_TO_SERVER] == MS_TCP_SYN_SENT &&
 		 (s->tcp[MS_TO_CLIENT] == MS_TCP_NONE || s->isn[MS_TO_CLIENT] == p->seq));
 }
 
