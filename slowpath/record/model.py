@@ -39,7 +39,8 @@ def _names(kind: type[abi.Protocol | abi.Reason | abi.Scope | abi.End]) -> dict[
     return {int(member): member.name.lower() for member in kind}
 
 
-_PROTOCOLS = _names(abi.Protocol)
+# Decided by addresses and ports alone: nobody looked.
+_PROTOCOLS = _names(abi.Protocol) | {int(abi.Protocol.NONE): "unknown"}
 _REASONS = _names(abi.Reason)
 _SCOPES = _names(abi.Scope)
 _ENDS = _names(abi.End)

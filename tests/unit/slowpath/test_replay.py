@@ -176,7 +176,7 @@ rules:
         (40001, "ssh", "deny", "protocol", "no-ssh", "inspector"),
         (40002, "grpc", "allow", "rule", "calls", "inspector"),
         (40002, "grpc", "deny", "no_rule", "calls", "inspector"),
-        (40003, "none", "deny", "policy", "closed", "kernel"),
+        (40003, "unknown", "deny", "policy", "closed", "kernel"),
     ]
 
 

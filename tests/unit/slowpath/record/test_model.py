@@ -60,7 +60,9 @@ def test_schema_is_one() -> None:
     [("protocol", abi.Protocol), ("reason", abi.Reason), ("scope", abi.Scope), ("end", abi.End)],
 )
 def test_schema_has_the_names_of_the_abi(field: str, kind: type[abi.Protocol]) -> None:
-    assert list(names(field)) == [member.name.lower() for member in kind if member.name != "MAX"]
+    # A protocol that nobody looked for is unknown in a record.
+    left_out = {"MAX", "NONE"} if field == "protocol" else {"MAX"}
+    assert list(names(field)) == [member.name.lower() for member in kind if member.name not in left_out]
 
 
 def test_verdict_record() -> None:
