@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Iterable
 
 from tests.lab import Lab, Namespace
 from tests.lab.clients import V4
@@ -83,3 +84,20 @@ def ping(lab: Lab, host: str, namespace: Namespace = Namespace.CLIENT, timeout: 
         return False
 
     return lab.call(namespace, ask)
+
+
+def mac(lab: Lab, namespace: Namespace, interface: str = "eth0") -> str:
+    """Link address of an interface."""
+    return lab.run(namespace, ["cat", f"/sys/class/net/{interface}/address"]).stdout.strip()
+
+
+def send_frames(lab: Lab, namespace: Namespace, frames: Iterable[bytes], interface: str = "eth0") -> None:
+    """Put frames on the wire as they are."""
+
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+            sock.bind((interface, 0))
+            for frame in frames:
+                sock.send(frame)
+
+    lab.call(namespace, send)
