@@ -147,8 +147,9 @@ MS_INLINE int icmp_is_error(__u8 l4, __u8 type)
 	return type >= 1 && type <= 4;
 }
 
-/* Ports of a quoted packet, of which only eight bytes need to be there (RFC 792). */
-MS_INLINE int parse_quote(struct ms_packet *p, void *data, void *end, __u32 off)
+/* Ports of a quoted packet, of which only eight bytes need to be there (RFC 792). An error is for the sender
+ * of what it quotes: to anyone else, `dst`, the ends of any session could send what they like. */
+MS_INLINE int parse_quote(struct ms_packet *p, void *data, void *end, __u32 off, const __u8 *dst)
 {
 	struct ms_addresses addr;
 	__u16 ports[2] = {};
@@ -177,6 +178,9 @@ MS_INLINE int parse_quote(struct ms_packet *p, void *data, void *end, __u32 off)
 		l4 = ip->nexthdr;
 		off += sizeof(*ip);
 	}
+	if (((const __u64 *)addr.src)[0] != ((const __u64 *)dst)[0] ||
+	    ((const __u64 *)addr.src)[1] != ((const __u64 *)dst)[1])
+		return MS_REASON_ICMP_UNRELATED;
 	__u16 *quoted = data + off;
 	if (l4 == MS_IP_TCP || l4 == MS_IP_UDP) {
 		if ((void *)(quoted + 2) > end)
@@ -378,7 +382,7 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		p->payload_len = rest - sizeof(*icmp);
 		if (icmp_is_error(l4, icmp->type)) {
 			p->kind = MS_KIND_ICMP_ERROR;
-			return parse_quote(p, data, end, off + sizeof(*icmp));
+			return parse_quote(p, data, end, off + sizeof(*icmp), addr.dst);
 		}
 		/* Neighbour discovery (RFC 4861) and MLD end at the link. To a unicast address beyond
 		 * it they would be forwarded, so the gateway only takes those meant for itself. */
