@@ -20,7 +20,9 @@ MS_INLINE int to_host(struct __sk_buff *skb, struct ms_packet *p)
 		__builtin_memcpy(fib.ipv6_src, packet_src(p), 16);
 		__builtin_memcpy(fib.ipv6_dst, packet_dst(p), 16);
 	}
-	return bpf_fib_lookup(skb, &fib, sizeof(fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+	int found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	/* Where an interface forwards nothing (only IPv6, say), the answer comes before the address is looked up. */
+	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
 }
 
 MS_INLINE int is_failsafe(struct ms_config *cfg, struct ms_packet *p)
