@@ -33,7 +33,7 @@ from scapy.packet import Packet, Raw
 
 from fastpath import abi
 from fastpath.commands import Commands
-from fastpath.config import TIMEOUTS, Config
+from fastpath.config import TIMEOUTS, Config, Inspection
 from fastpath.libbpf import Program, RingBuffer
 from fastpath.loader.pins import PROGRAMS, Pins, Table
 from fastpath.policy.compile import compile_policy
@@ -268,9 +268,8 @@ class Kernel:
             self.programs: dict[str, Program] = {name: self.pins.program(name) for name in PROGRAMS}
             self.commands = Commands(self.pins)
             self.hertz = self.commands.hertz()
-            self.table, self.fragments, self.managed = (
-                self.pins.map(name) for name in ("sessions", "fragments", "managed")
-            )
+            self.table, self.fragments = self.pins.map("sessions"), self.pins.map("fragments")
+            self._managed = self.pins.map("managed")
             self._stats = self.pins.map("stats")
             self._heartbeat = self.pins.map("heartbeat")
             self._ring = RingBuffer(self.pins.map("events"), self._receive)
@@ -279,7 +278,16 @@ class Kernel:
         except BaseException:
             self.pins.unload()
             raise
-        self.config = Config(Path("gateway.yaml"), (), Path("policy.yaml"), Path("rules.d"), capacity=CAPACITY)
+        # A heartbeat lasts for a test, however slow the machine.
+        inspection = Inspection(timeout=60)
+        self.config = Config(
+            Path("gateway.yaml"),
+            (),
+            Path("policy.yaml"),
+            Path("rules.d"),
+            capacity=CAPACITY,
+            inspection=inspection,
+        )
         self._default = self.config
         self._events: list[abi.Event] = []
         self._current: Policy | None = None
@@ -292,12 +300,13 @@ class Kernel:
 
     def reset(self) -> None:
         """As after loading, but for counters and policy: a test begins by saying which it means."""
-        for table in (self.table, self.fragments, self.managed):
+        for table in (self.table, self.fragments):
             for each in list(table.keys()):
                 table.delete(each)
         self._heartbeat.update(bytes(4), bytes(8))
         self.config = self._default
         self.settings()
+        self.manage()
         self.revisions.press(abi.Pressure.NONE)
         self.events()
 
@@ -337,6 +346,19 @@ class Kernel:
     def command(self, op: abi.Op | int, flow_key: bytes = bytes(40), **fields: Any) -> abi.Command:
         """One command of `ms_apply`; its answer."""
         return self.commands.apply([abi.Command(op=op, key=abi.Key.from_buffer_copy(flow_key), **fields)])[0]
+
+    def manage(self, *indexes: int) -> None:
+        """These interfaces are judged, and no others."""
+        for each in list(self._managed.keys()):
+            self._managed.delete(each)
+        for index in indexes:
+            self._managed.update(struct.pack("=I", index), struct.pack("=I", 1))
+        self.revisions.manage(list(indexes))
+
+    def beat(self, age: float) -> None:
+        """As if the inspector's last sign of life was `age` seconds old."""
+        jiffies = self.commands.clocks().jiffies - round(age * self.hertz)
+        self._heartbeat.update(bytes(4), struct.pack("=Q", jiffies))
 
     def events(self) -> list[abi.Event]:
         """Events since the last call."""
@@ -407,6 +429,19 @@ class Kernel:
             assert outcome.said == "pass"
         assert outcome is not None
         return outcome.entry
+
+    @contextlib.contextmanager
+    def forwarding(self, version: int, *, on: bool) -> Iterator[None]:
+        """Forwarding of one IP version at seg0, as set before afterwards."""
+        with self.namespace.inside():
+            switch = Path(f"/proc/sys/net/ipv{version}/conf/seg0/forwarding")
+            before = switch.read_text()
+            switch.write_text(str(int(on)))
+        try:
+            yield
+        finally:
+            with self.namespace.inside():
+                switch.write_text(before)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[socket.socket]:
