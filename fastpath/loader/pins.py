@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -95,6 +96,10 @@ class Pins:
         ensure_bpffs(self.root)
         self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._sessions_fit():
+            # Programs that know the table which goes must not count as loaded beside another. Attached ones
+            # need their prog array until ours take over: `remove_others` comes after that.
+            for path in [path for path in self.base.iterdir() if path.is_dir()]:
+                path.rename(path.with_name(f"{path.name}-{secrets.token_hex(4)}"))
             (self.base / SESSIONS).unlink(missing_ok=True)
         for stale in self.base.glob("*-part"):
             remove_tree(stale)
