@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,8 +149,21 @@ async def unload(config: Config) -> None:
     pins_of(config).unload()
     remove_tree(config.run_dir / "policy")
     (config.run_dir / "revision").unlink(missing_ok=True)
+    for path in (config.fastpath_socket, config.slowpath_socket):
+        remove_stale_socket(path)
     with contextlib.suppress(OSError):
         config.run_dir.rmdir()
+
+
+def remove_stale_socket(path: Path) -> None:
+    """Remove what a killed daemon left; a socket on which one answers stays."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            pass
 
 
 def read_state(config: Config) -> dict[str, object]:
