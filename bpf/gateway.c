@@ -216,17 +216,18 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		if (reason)
 			return drop(reason, monitor);
 		int allow = word_verdict(walk.word) == MS_VERDICT_ALLOW;
+		/* What a rule denies is not a loss of the full table. */
+		__u32 full = word_verdict(walk.word) == MS_VERDICT_DENY ? word_reason(walk.word) : MS_REASON_TABLE_FULL;
 		/* A stray reset begins nothing. */
 		int stray = p->l4 == MS_IP_TCP && (p->tcp_flags & MS_TCP_RST_BIT);
 		if (stray || (cfg->pressure >= MS_PRESSURE_HIGH && !allow) || cfg->pressure == MS_PRESSURE_FULL) {
 			if (allow)
 				return MS_PASS;
-			return drop(stray ? word_reason(walk.word) : MS_REASON_TABLE_FULL,
-				    (walk.word >> MS_WORD_MONITOR) & 1);
+			return drop(stray ? word_reason(walk.word) : full, (walk.word >> MS_WORD_MONITOR) & 1);
 		}
 		s = create(skb, p, &walk, flags, reversed && word_verdict(walk.word) == MS_VERDICT_ALLOW, now);
 		if (!s)
-			return allow ? MS_PASS : drop(MS_REASON_TABLE_FULL, (walk.word >> MS_WORD_MONITOR) & 1);
+			return allow ? MS_PASS : drop(full, (walk.word >> MS_WORD_MONITOR) & 1);
 		emit_verdict(&p->key, s, walk.flags);
 	}
 	int dir = direction_of(s, p);
