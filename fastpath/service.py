@@ -97,7 +97,7 @@ class Service:
 
     def live(self, counters: Counters) -> int:
         """Sessions in the table."""
-        return max(0, counters.live + self._drift)
+        return min(self.config.capacity, max(0, counters.live + self._drift))
 
     def status(self) -> dict[str, Any]:
         """For `status` and the admin socket."""

@@ -7,6 +7,10 @@ script reorder a line without any control character at all.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
 
 
@@ -47,3 +51,26 @@ def _cut(pieces: list[str], width: int) -> str:
         kept.append(piece)
         room -= len(piece)
     return "".join(kept) + "..."
+
+
+def aligned(status: Mapping[str, Any]) -> str:
+    """Aligned ``name  value`` lines, nested names joined by dots."""
+    rows = [(escape(name, 60), escape(text, 200)) for name, text in _flatten(status, "")]
+    width = max((len(name) for name, _ in rows), default=0)
+    return "".join(f"{name:<{width}}  {text}\n" for name, text in rows)
+
+
+def _flatten(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            yield from _flatten(item, f"{name}.")
+        elif isinstance(item, list):
+            texts = [each if isinstance(each, str) else json.dumps(each) for each in item]
+            yield name, ", ".join(texts) or "none"
+        elif isinstance(item, bool):
+            yield name, "yes" if item else "no"
+        elif isinstance(item, float):
+            yield name, f"{item:.6g}" if abs(item) < 1e6 else f"{item:.0f}"
+        else:
+            yield name, "none" if item is None else str(item)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastpath import admin_client, config, log
 from fastpath.exit import CommandError, ExitStatus, run_command
-from fastpath.text import escape
+from fastpath.text import aligned
 
 PROGRAM = "microseg-fastpath"
 
@@ -166,23 +166,7 @@ def _sessions(options: argparse.Namespace) -> int:
 
 
 def _show(status: dict[str, Any], output: str) -> None:
-    if output == "json":
-        sys.stdout.write(json.dumps(status, indent=2) + "\n")
-        return
-    rows = list(_flat(status, ""))
-    width = max(len(name) for name, _ in rows)
-    sys.stdout.write("".join(f"{name:<{width}}  {escape(text, 200)}\n" for name, text in rows))
-
-
-def _flat(value: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for name, item in value.items():
-        if isinstance(item, dict):
-            rows += _flat(item, f"{prefix}{name}.")
-        else:
-            text = "none" if item is None else ("no", "yes")[item] if isinstance(item, bool) else str(item)
-            rows.append((f"{prefix}{name}", text))
-    return rows
+    sys.stdout.write(json.dumps(status, indent=2) + "\n" if output == "json" else aligned(status))
 
 
 if __name__ == "__main__":

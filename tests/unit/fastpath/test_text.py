@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastpath.text import escape
+from fastpath.text import aligned, escape
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,27 @@ def test_safe_and_reversible(text: str, width: int) -> None:
     assert shown.isprintable()
     assert ast.literal_eval('"' + shown.replace('"', '\\"') + '"') == text
     assert len(escape(text, width)) <= width
+
+
+def test_aligned_lines_are_escaped() -> None:
+    status: dict[str, object] = {
+        "mode": "enforce\x1b",
+        "sessions": {"now": 3, "share": 0.25, "big": 12345678.9},
+        "interfaces": ["eth0", "eth1"],
+        "problem": None,
+        "healthy": True,
+        "empty": [],
+        "counts": [1, 2],
+    }
+    assert aligned(status) == (
+        "mode            enforce\\x1b\n"
+        "sessions.now    3\n"
+        "sessions.share  0.25\n"
+        "sessions.big    12345679\n"
+        "interfaces      eth0, eth1\n"
+        "problem         none\n"
+        "healthy         yes\n"
+        "empty           none\n"
+        "counts          1, 2\n"
+    )
+    assert aligned({}) == ""

@@ -3,37 +3,11 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fastpath.admin import AdminServer
 from slowpath.cli.main import main
-from slowpath.cli.status import render
-
-
-def test_render_aligns_and_escapes() -> None:
-    status: dict[str, Any] = {
-        "mode": "enforce\x1b",
-        "sessions": {"now": 3, "share": 0.25, "big": 12345678.9},
-        "interfaces": ["eth0", "eth1"],
-        "problem": None,
-        "healthy": True,
-        "empty": [],
-        "counts": [1, 2],
-    }
-    assert render(status) == (
-        "mode            enforce\\x1b\n"
-        "sessions.now    3\n"
-        "sessions.share  0.25\n"
-        "sessions.big    12345679\n"
-        "interfaces      eth0, eth1\n"
-        "problem         none\n"
-        "healthy         yes\n"
-        "empty           none\n"
-        "counts          1, 2\n"
-    )
-    assert render({}) == ""
 
 
 @pytest.mark.parametrize("by", ["socket", "config"])
