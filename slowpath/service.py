@@ -236,7 +236,7 @@ class Service:
             "uptime": round(time.time() - self.started, 1),
             "healthy": True,
             "config": str(self.config.file),
-            "revision": self.kernel.revision,
+            "revision": self.kernel.commands.clocks().revision,
             "rule_files": sorted(self.rules.files),
             "inspector": asdict(self.inspector.stats),
             "tap": asdict(self.tap.stats),
