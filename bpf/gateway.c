@@ -205,13 +205,16 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		}
 	}
 	if (!s) {
-		if (p->l4 == MS_IP_TCP && !(p->tcp_flags & MS_TCP_SYN_BIT)) {
+		/* A full table passes what is allowed without a session: then any packet may be an answer. */
+		int tcp = p->l4 == MS_IP_TCP;
+		int opens = tcp ? (p->tcp_flags & (MS_TCP_SYN_BIT | MS_TCP_ACK_BIT)) == MS_TCP_SYN_BIT
+				: cfg->pressure != MS_PRESSURE_FULL;
+		if (tcp && !opens)
 			flags |= MS_SESSION_MIDSTREAM;
-			/* The first packet seen may be the server's: would the client be allowed? */
-			if (!error && skb->cb[1] != MS_STRAIGHT && word_verdict(walk.word) == MS_VERDICT_DENY &&
-			    cfg->exceptions[MS_EXCEPTION_MIDSTREAM] != MS_ACTION_DENY)
-				return tail(skb, p, MS_PROG_JUDGE, hook, reversed ? MS_STRAIGHT : MS_REVERSED);
-		}
+		/* The first packet seen may be the server's: would the client be allowed? */
+		if (!opens && !error && skb->cb[1] != MS_STRAIGHT && word_verdict(walk.word) == MS_VERDICT_DENY &&
+		    (!tcp || cfg->exceptions[MS_EXCEPTION_MIDSTREAM] != MS_ACTION_DENY))
+			return tail(skb, p, MS_PROG_JUDGE, hook, reversed ? MS_STRAIGHT : MS_REVERSED);
 		reason = judge_first(skb, p, cfg, hook, error, &walk, &flags);
 		if (reason)
 			return drop(reason, monitor);
