@@ -108,7 +108,7 @@ class Config:
     @property
     def tap_names(self) -> tuple[str, str]:
         """The tap's near end, whose program takes back what was held, and the far end, where the inspector reads."""
-        return self.tap, self.tap[: MAX_IFNAME - 1] + "x"
+        return self.tap, f"{self.tap}x"
 
     def exception(self, name: str) -> abi.Action:
         """What the operator chose for an exception, or its default."""
@@ -154,7 +154,7 @@ class _Reader:
         take("rules", self._path)
         take("run_dir", self._path)
         take("pin_root", self._path)
-        take("tap", _ifname)
+        take("tap", lambda node: _ifname(node, MAX_IFNAME - 1))
         take("prio", lambda node: node.integer(1, 0xFFFF))
         take("mark", _mark)
         take("timeouts", _timeouts)
@@ -173,8 +173,8 @@ class _Reader:
         if not config.tap:
             tag = hashlib.sha256(str(config.pin_root).encode()).hexdigest()[:6]
             config = Config(file=self._file, **values, tap=f"mstap{tag}")  # type: ignore[arg-type]
-        if config.tap in config.interfaces:
-            fields["interfaces"].report(f"{config.tap} is the tap's name")
+        for name in sorted({*config.tap_names} & {*config.interfaces}):
+            fields["interfaces"].report(f"{name} is the tap's name")
         return config
 
     def _path(self, node: Node) -> Path:
@@ -190,8 +190,8 @@ class _Reader:
         )
 
 
-def _ifname(node: Node) -> str:
-    name = node.text(max_length=MAX_IFNAME)
+def _ifname(node: Node, longest: int = MAX_IFNAME) -> str:
+    name = node.text(max_length=longest)
     if "/" in name or name in {".", ".."} or any(c.isspace() or not c.isprintable() for c in name):
         raise node.fail(f"{name!r} is no name of an interface")
     return name
