@@ -61,10 +61,16 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, run, text)
         command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people or programs")
         if name == "sessions":
-            command.add_argument("--limit", type=int, default=1000, metavar="N", help="show N at most (0: all)")
+            command.add_argument("--limit", type=_limit, default=1000, metavar="N", help="show N at most (0: all)")
     check = add("config", _check, "check the configuration").add_subparsers(metavar="check", required=True)
     _common(check.add_parser("check", help="check gateway.yaml and the policy"), default=argparse.SUPPRESS)
     return parser
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of sessions")
+    return int(text)
 
 
 class _Version(argparse.Action):
