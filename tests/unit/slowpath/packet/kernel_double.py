@@ -1,0 +1,61 @@
+"""A kernel half in memory: one session table, and command programs that answer as they are told."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from fastpath import abi
+from fastpath.libbpf import TestRun
+from fastpath.loader.pins import Pins
+
+HEAD = int(abi.Limit.APPLY_OFFSET)
+SIZE = ctypes.sizeof(abi.Command)
+
+Answer = Callable[[abi.Command], None]
+
+
+class Program:
+    """Takes the packet data of a test run apart, lets `answer` change each command, and keeps what came."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.runs: list[list[abi.Command]] = []
+
+    def run(self, frame: bytes) -> TestRun:
+        assert len(frame) >= HEAD + SIZE
+        assert (len(frame) - HEAD) % SIZE == 0
+        commands = [abi.Command.from_buffer_copy(frame, at) for at in range(HEAD, len(frame), SIZE)]
+        self.runs.append([abi.Command.from_buffer_copy(bytes(command)) for command in commands])
+        for command in commands:
+            self.answer(command)
+        return TestRun(0, frame[:HEAD] + b"".join(map(bytes, commands)), 0, b"")
+
+    @property
+    def commands(self) -> list[abi.Command]:
+        """All that came, in order."""
+        return [command for run in self.runs for command in run]
+
+
+class Kernel:
+    """Stands for `Pins`."""
+
+    def __init__(self, sessions: Mapping[bytes, abi.Session] | None = None) -> None:
+        self.sessions = dict(sessions or {})
+        self.applied = Program(lambda _: None)
+        self.walked = Program(lambda _: None)
+
+    @property
+    def pins(self) -> Pins:
+        return cast("Pins", self)
+
+    def program(self, name: str) -> Program:
+        return {"ms_apply": self.applied, "ms_walk": self.walked}[name]
+
+    def map(self, name: str) -> Any:
+        assert name == "sessions"
+        return self
+
+    def lookup(self, key: bytes) -> bytes | None:
+        return bytes(self.sessions[key]) if key in self.sessions else None
