@@ -21,6 +21,8 @@ from typing import BinaryIO
 
 from slowpath.record import MAX_LINE, VERSION, Record
 
+# Missing numbers in a row that end a search for rotated files.
+MAX_GAP = 3
 CHUNK = 256 * 1024
 POLL = 0.1
 END_OF_TIME = 253402300800.0  # year 10000, which datetime cannot hold
@@ -145,11 +147,16 @@ def open_all(path: Path) -> list[BinaryIO]:
             if suffix != other.name and suffix.isascii() and suffix.isdigit():
                 numbers.append(int(suffix))
     files: dict[tuple[int, int], BinaryIO] = {}
-    for number in [0, *sorted(numbers), max(numbers, default=0) + 1]:
+    last, missed, number = max(numbers, default=0), 0, -1
+    # Beyond what was listed, as far as rotations meanwhile have moved files; one leaves a gap for a moment.
+    while number < last or missed < MAX_GAP:
+        number += 1
         try:
             file = open_file(Path(f"{path}.{number}") if number else path)
         except FileNotFoundError:
+            missed += 1
             continue
+        missed = 0
         if _identity(file) in files:
             file.close()
         else:
@@ -285,6 +292,8 @@ class Follower:
         self._queue: deque[BinaryIO] = deque()  # rotated files that come after the present one
         self._file = file
         self._offset = offset
+        # Inodes are used again, so only the last few count.
+        self._seen: deque[tuple[int, int]] = deque(maxlen=8)
         self._note = note
         self._wait = wait
 
@@ -355,15 +364,21 @@ class Follower:
             if ours in identities:
                 first = identities.index(ours) + 1
             else:
-                # Ours is gone, rotated out or removed. Its predecessors were last written before it.
+                # Ours is gone, rotated out or removed. Its predecessors were last written before it, or in the
+                # same tick of the clock that stamps files, and read before.
                 mtime = os.fstat(self._file.fileno()).st_mtime_ns
                 first = next(
-                    (index for index, file in enumerate(newer) if os.fstat(file.fileno()).st_mtime_ns > mtime),
+                    (
+                        index
+                        for index, file in enumerate(newer)
+                        if os.fstat(file.fileno()).st_mtime_ns >= mtime and _identity(file) not in self._seen
+                    ),
                     max(len(newer) - 1, 0),
                 )
             for file in newer[:first]:
                 file.close()
             self._queue.extend(newer[first:])
+        self._seen.append(_identity(self._file))
         self._file.close()
         self._file = None
         if self._queue:

@@ -117,8 +117,10 @@ def test_hash_is_of_the_meaning() -> None:
         ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.path: []}\n", 6, "needs a value"),
         ("name: w\nprotocol: http\nrules:\n- {id: a, action: deny}\n- {id: b, action: allow}\n", 5, "never reached"),
         (
-            ("name: w\nprotocol: http\nrules:\n"
-            "- {id: a, match: {http.method: A}, action: deny}\n- {id: a, action: deny}\n"),
+            (
+                "name: w\nprotocol: http\nrules:\n"
+                "- {id: a, match: {http.method: A}, action: deny}\n- {id: a, action: deny}\n"
+            ),
             5,
             "used in line 4",
         ),
