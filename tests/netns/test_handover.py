@@ -237,7 +237,9 @@ def test_a_hand_over_that_takes_too_long_is_cut_short_and_counted(gateway: Gatew
                 revision=word.revision,
             )  # fmt: skip
             assert commands.apply([command])[0].status == abi.Status.OK
-            assert peers.session_of(gateway, peers.port_of(client))["verdict"] == "drain"
+            # Asked at once: the client's next retransmission may be behind the bound.
+            draining = abi.Session.from_buffer_copy(pins.map("sessions").lookup(key) or b"")
+            assert Word.unpack(draining.verdict).verdict == abi.Verdict.DRAIN
             # Behind the bound its retransmission goes straight.
             assert peers.receive(server, 13) == b"held for ever"
             assert peers.session_of(gateway, peers.port_of(client))["verdict"] == "allow"

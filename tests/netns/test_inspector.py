@@ -15,7 +15,7 @@ from tests.lab import Lab, Namespace, clients, servers
 from tests.lab.capture import Capture, payload_seen
 from tests.lab.clients import V4, V6, bracketed
 from tests.lab.demo import NEEDLE
-from tests.lab.gateway import CONFIGS, Gateway
+from tests.lab.gateway import CONFIGS, SLOWPATH, Gateway
 from tests.netns import peers
 from tests.netns.peers import Echo, dial, pair, port_of, receive, record_of, remains, request, session_of, silent
 
@@ -57,18 +57,28 @@ def gateway() -> Iterator[Gateway]:
             yield one
 
 
+def reload(gateway: Gateway) -> None:
+    """SIGHUP to both, and wait for both: the inspector reads its files when it gets to it."""
+
+    def times() -> int:
+        return gateway.log(SLOWPATH).read_text().count("rule files read anew")
+
+    before = times()
+    gateway.reload()
+    peers.eventually(lambda: times() > before)
+
+
 @contextlib.contextmanager
 def policy(gateway: Gateway, text: str) -> Iterator[None]:
     """Another policy, for the length of the block."""
     before = gateway.policy.read_text()
     gateway.write_policy(text)
-    revision = gateway.reload()
-    assert revision
+    reload(gateway)
     try:
         yield
     finally:
         gateway.write_policy(before)
-        gateway.reload()
+        reload(gateway)
 
 
 def fetch(lab: Lab, *urls: str, needle_at: int | None = None, options: Sequence[str] = ()) -> list[str]:
@@ -376,15 +386,14 @@ def test_a_rule_file_read_anew_applies_to_the_next_request(gateway: Gateway) -> 
             file.write_text(
                 "name: web\nprotocol: http\nrules:\n  - id: two\n    match: {http.path: /two}\n    action: allow\n"
             )
-            gateway.reload()
-            peers.eventually(lambda: "rule files read anew" in gateway.said("microseg-slowpath"))
+            reload(gateway)
             client.sendall(request("/two"))
             assert peers.answer_of(client) == b"/two"
             client.sendall(request("/one"))
             assert remains(client) == (b"", "reset")
         finally:
             file.write_text(before)
-            gateway.reload()
+            reload(gateway)
 
 
 @HOSTS
@@ -419,13 +428,13 @@ def exceptions(gateway: Gateway, **chosen: str) -> Iterator[None]:
     """gateway.yaml with these exceptions, for the length of the block."""
     gateway.settings["exceptions"] = chosen
     gateway.write_config()
-    gateway.reload()
+    reload(gateway)
     try:
         yield
     finally:
         del gateway.settings["exceptions"]
         gateway.write_config()
-        gateway.reload()
+        reload(gateway)
 
 
 @pytest.mark.parametrize(("action", "allowed"), [("allow", True), ("deny", False)])
