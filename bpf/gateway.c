@@ -223,7 +223,9 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		__u32 full = word_verdict(walk.word) == MS_VERDICT_DENY ? word_reason(walk.word) : MS_REASON_TABLE_FULL;
 		/* A stray reset begins nothing. */
 		int stray = p->l4 == MS_IP_TCP && (p->tcp_flags & MS_TCP_RST_BIT);
-		if (stray || (cfg->pressure >= MS_PRESSURE_HIGH && !allow) || cfg->pressure == MS_PRESSURE_FULL) {
+		/* DNS is told by its first datagram; without it nobody finds anything. */
+		int admitted = allow || (p->l4 == MS_IP_UDP && word_verdict(walk.word) == MS_VERDICT_UNDECIDED);
+		if (stray || (cfg->pressure >= MS_PRESSURE_HIGH && !admitted) || cfg->pressure == MS_PRESSURE_FULL) {
 			if (allow)
 				return MS_PASS;
 			return drop(stray ? word_reason(walk.word) : full, (walk.word >> MS_WORD_MONITOR) & 1);

@@ -201,7 +201,7 @@ enum ms_stat {
 enum ms_pressure {
 	MS_PRESSURE_NONE = 0,
 	MS_PRESSURE_WARN = 1, /* 70 % */
-	MS_PRESSURE_HIGH = 2, /* 90 %: allowed sessions only */
+	MS_PRESSURE_HIGH = 2, /* 90 %: allowed sessions, and UDP that may be DNS */
 	MS_PRESSURE_FULL = 3, /* 98 %: allowed packets pass without a session */
 };
 

@@ -24,6 +24,7 @@ from tests.bpf.harness import (
     rule,
     states,
 )
+from tests.contract.identify_vectors import WHOLE
 
 pytestmark = pytest.mark.root
 
@@ -305,6 +306,14 @@ def test_pressure(kernel: Kernel, version: int, pressure: Pressure, port: int, s
     assert (outcome.said, len(kernel.live()) - 1) == (said, sessions)
     # Sessions that are there go on.
     assert kernel.send(known.data(b"x")).said == "pass"
+
+
+def test_dns_passes_a_table_that_is_nearly_full(kernel: Kernel, version: int) -> None:
+    kernel.policy(rule("names", "allow", udp=53, app="dns"))
+    query = next(vector.data for vector in WHOLE if vector.name == "dns query")
+    for pressure, said in ((Pressure.HIGH, "pass"), (Pressure.FULL, "drop table_full")):
+        kernel.revisions.press(pressure)
+        assert kernel.send(Flow(version, sport=1000 + pressure, dport=53).datagram(query)).said == said
 
 
 def test_a_denied_flow_keeps_its_reason_under_pressure(kernel: Kernel, flow: Flow) -> None:
