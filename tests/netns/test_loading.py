@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from fastpath.gateway import pins_of
 from fastpath.libbpf import Map
 from tests.lab import Lab, Namespace
 from tests.lab.clients import V4, V6
-from tests.lab.gateway import FASTPATH, SLOWPATH, Gateway
+from tests.lab.gateway import FASTPATH, SLOWPATH, Gateway, answers
 from tests.lab.namespaces import ROOT, Address, ip
 from tests.netns.peers import PATIENCE, dial, eventually, listen, pair, port_of, program_ids, receive, session_of
 from tests.netns.probes import attempt, use
@@ -250,7 +251,13 @@ def test_a_pinned_table_of_another_shape_is_not_used(gateway: Gateway) -> None:
     argv = ["bpftool", "map", "create", table, "type", "hash", "key", "8", "value", "8", "entries", "64", "name", "odd"]
     subprocess.run(argv, check=True)
     (pins.base / "half-part").mkdir()
-    gateway.start()
+    gateway.start_early()
+    # What is attached judges until the new programs take over.
+    while not answers(gateway.directory / "run" / "fastpath.sock"):
+        assert gateway.children[FASTPATH].poll() is None, gateway.said(FASTPATH)
+        assert judges(gateway.lab)
+        time.sleep(0.1)
+    gateway.wait_ready()
     assert Map.open(table).shape == pins.table.shape
     assert sorted(path.name for path in pins.base.iterdir()) == sorted(["sessions", pins.directory.name])
     assert judges(gateway.lab)
