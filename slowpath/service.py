@@ -166,7 +166,11 @@ class Service:
                 self.kernel.decide(command)
             elif isinstance(command, Write):
                 record = command.record
-                record["ts"] = round(record["ts"] - self._loop.time() + time.time(), 6)
+                # The core's time stood still since the frame was taken from the tap.
+                spent = self._loop.time() - record["ts"]
+                record["ts"] = round(time.time(), 6)
+                if "latency" in record:
+                    record["latency"] = round(record["latency"] + spent, 6)
                 self.writer.write(record)
         self.kernel.flush()
 

@@ -301,7 +301,7 @@ struct ms_session {
 	__u8 timeout;	  /* enum ms_timeout */
 	__u8 provisional; /* 1 + direction identified and not acknowledged yet */
 	__u8 logged;	  /* a verdict record was written: write `end` too */
-	__u8 told;	  /* bit 0: far side of a denied flow was reset; bit 1 + direction: held at egress */
+	__u8 told; /* bit 0: far side of a denied flow was reset; bit 1 + direction: held at egress; bit 3 + direction: drained */
 };
 
 /* Value of the rules map; its entry 0 is the default rule, entry n the rule that ends in a word as n. */

@@ -27,6 +27,9 @@
 #define MS_REVERSED 2 /* judge once more with the sender as the server */
 #define MS_STRAIGHT 4 /* and once more as it was sent: neither way is allowed */
 
+/* ms_session.told: this direction needs the inspector no more */
+#define MS_STRAIGHT_BIT 8
+
 enum ms_hook {
 	MS_INGRESS = 0,
 	MS_EGRESS = 1,

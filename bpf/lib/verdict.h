@@ -99,7 +99,11 @@ MS_INLINE int inspect(struct __sk_buff *skb, struct ms_packet *p, struct ms_sess
 	return hold(skb, s, cfg, dir, hook);
 }
 
-/* Hand-over in order: a direction goes straight again once nothing of it is held. */
+/*
+ * Hand-over in order: a direction goes straight again once nothing of it is held, on the CPU that its last
+ * held frame was steered to. On another one that frame may still be on its way through the stack, although
+ * it counts as released. The session flips when both directions go straight.
+ */
 MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, __u64 word,
 		    int dir, int hook, __u64 now)
 {
@@ -107,19 +111,22 @@ MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_sessio
 		count_packets(skb, MS_STAT_FAST);
 		return MS_PASS;
 	}
-	__u32 mine = s->held[dir & 1] - s->released[dir & 1];
-	__u32 theirs = s->held[(dir ^ 1) & 1] - s->released[(dir ^ 1) & 1];
-	int overdue = (__u32)now - s->drain_jiffies > cfg->drain_timeout || mine > MS_DRAIN_PACKETS;
+	int other = (dir ^ 1) & 1;
+	__u32 waiting = s->held[dir & 1] - s->released[dir & 1];
+	int behind = waiting || (s->held[dir & 1] && s->cpu[dir & 1] != bpf_get_smp_processor_id());
+	int overdue = (__u32)now - s->drain_jiffies > cfg->drain_timeout || waiting > MS_DRAIN_PACKETS;
 
-	if (overdue || (mine == 0 && theirs == 0)) {
+	if (!behind && !(s->told & (MS_STRAIGHT_BIT << dir)))
+		s->told |= MS_STRAIGHT_BIT << dir;
+	if (overdue || (!behind && (!s->held[other] || (s->told & (MS_STRAIGHT_BIT << other))))) {
 		s->verdict = word_with_verdict(word, MS_VERDICT_ALLOW);
-		if (overdue && mine) {
+		if (overdue && waiting) {
 			s->held[dir & 1] = s->released[dir & 1];
 			count(MS_STAT_DRAIN_LIMIT);
 		}
 		count(MS_STAT_DRAINS);
 	}
-	if (overdue || mine == 0) {
+	if (overdue || !behind) {
 		count_packets(skb, MS_STAT_FAST);
 		return MS_PASS;
 	}
