@@ -169,6 +169,8 @@ class Service:
         self._drift = seen - before
 
     async def _reloads(self) -> None:
+        loop = asyncio.get_running_loop()
+        retire: asyncio.TimerHandle | None = None
         while True:
             await self._reload.wait()
             self._reload.clear()
@@ -183,8 +185,9 @@ class Service:
                 log.error("%s", error)
             else:
                 self.config = config
-                await asyncio.sleep(GRACE)
-                self.gateway.revisions.retire()
+                if retire is not None:
+                    retire.cancel()
+                retire = loop.call_later(GRACE, self.gateway.revisions.retire)
 
 
 class _Metrics(Collector):

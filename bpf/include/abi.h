@@ -285,7 +285,7 @@ struct ms_session {
 	__u64 first_ns;	  /* CLOCK_MONOTONIC */
 	__u64 last_jiffies;
 	__u32 drain_jiffies; /* when the hand-over began, low half */
-	__u16 cpu[2];	     /* that frames of the direction were last held on */
+	__u16 cpu[2];	     /* that held frames of the direction come back to */
 	__u32 held[2];	     /* frames that went to the inspector */
 	__u32 released[2];   /* and came back, or were discarded by it */
 	__u32 isn[2];	     /* host order */

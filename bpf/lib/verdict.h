@@ -35,8 +35,9 @@ MS_INLINE int hold(struct __sk_buff *skb, struct ms_session *s, struct ms_config
 		return drop(MS_REASON_TAP, 0);
 	if (s->ifindex[dir & 1] != skb->ifindex)
 		s->ifindex[dir & 1] = skb->ifindex;
+	/* The CPU its frames come back to may change only while none is on its way. */
 	__u32 cpu = bpf_get_smp_processor_id();
-	if (s->cpu[dir & 1] != cpu)
+	if (s->cpu[dir & 1] != cpu && s->held[dir & 1] == s->released[dir & 1])
 		s->cpu[dir & 1] = cpu;
 	if (hook == MS_EGRESS && !(s->told & (2 << dir)))
 		s->told |= 2 << dir;

@@ -163,7 +163,8 @@ def _rule(node: Node, monitor: bool, rule_hash: RuleHash) -> Rule:
         ports=ports,
         apps=sum({1 << app for app in apps}) if apps else ANY_APP,
         rule_files=fields.some("rules", lambda value: _rule_file(value, rule_hash)),
-        reset=may_be_tcp and (action != Action.ALLOW if with_ is None else with_ == _DenyWith.RESET),
+        # Also of an allow rule: an exception may deny its flows.
+        reset=may_be_tcp and with_ != _DenyWith.DROP,
         log=_log(fields),
         monitor=_monitor(fields, absent=monitor),
         down_allow=fields.one(

@@ -313,7 +313,7 @@ def test_a_transfer_does_not_notice_reloads(gateway: Gateway) -> None:
         thread = threading.Thread(target=transfer, args=(sock,))
         thread.start()
         try:
-            for n in range(1, 21):
+            for n in range(1, 51):
                 passed = rounds
                 use(gateway, policies[n % 2])
                 eventually(lambda passed=passed: problems or rounds > passed)

@@ -84,7 +84,7 @@ rules:
 def test_defaults() -> None:
     policy = policy_of("rules: [{id: r, action: allow}]")
     assert policy.default == Default(Action.DENY, reset=False, log=Log.DENY, monitor=False)
-    assert policy.rules == (Rule("r", Action.ALLOW, line=1),)
+    assert policy.rules == (Rule("r", Action.ALLOW, reset=True, line=1),)
     assert policy.rules[0].apps == ANY_APP
     assert policy.rules[0].priority == 1000
     assert policy_of("{default: allow, rules: []}").default.action == Action.ALLOW
@@ -107,7 +107,8 @@ def test_mode_of_the_document_is_the_default_of_each_mode() -> None:
         ("action: inspect, rules: web", True),
         ("action: deny, deny_with: drop", False),
         ("action: deny, proto: udp", False),
-        ("action: allow", False),
+        ("action: allow", True),
+        ("action: allow, deny_with: drop", False),
         ("action: allow, deny_with: reset", True),
     ],
 )
