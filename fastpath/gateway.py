@@ -88,7 +88,7 @@ class Gateway:
         self.config = config
         self.pins = pins_of(config)
         self.compiled = False
-        self.tables: Tables
+        self.rules = 0  # of the policy in force
         self.commands: Commands
         self.revisions: Revisions
         self.attachment: Attachment
@@ -127,8 +127,7 @@ class Gateway:
         write_names(self.config.run_dir, revision, tables.policy)
         self.revisions.apply(tables, revision)
         floor_file.write_text(f"{revision}\n")
-        self.tables = tables
-        trim_memory()
+        self.rules = len(tables.policy.rules)
         log.info("policy %s: revision %d, %s", self.config.policy, revision, tables.sizes)
 
     def reload(self, config: Config) -> None:

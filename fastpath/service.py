@@ -25,7 +25,7 @@ from fastpath.admin import AdminError, AdminServer
 from fastpath.config import load_config
 from fastpath.document import InvalidDocumentError
 from fastpath.exit import CommandError
-from fastpath.gateway import Gateway, check_host, compiled_policy, only_instance
+from fastpath.gateway import Gateway, need_root, only_instance, trim_memory
 from fastpath.statistics import Counters, expired, heartbeat_age, read_counters
 
 PRESSURE_INTERVAL = 0.25
@@ -56,8 +56,7 @@ class Service:
 
     async def run(self) -> None:
         """Load, attach, serve until told to stop."""
-        check_host(self.config)
-        compiled_policy(self.config)
+        need_root()
         with only_instance(self.config.pin_root):
             await self.gateway.start()
             self._stats = self.gateway.pins.map("stats")
@@ -80,6 +79,7 @@ class Service:
                 "ready: %s, revision %d%s", ", ".join(self.config.interfaces), self.gateway.revisions.revision,
                 ", programs compiled" if self.gateway.compiled else "",
             )  # fmt: skip
+            trim_memory()
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
@@ -114,7 +114,7 @@ class Service:
             "policy": {
                 "file": str(self.config.policy),
                 "revision": self.gateway.revisions.revision,
-                "rules": len(self.gateway.tables.policy.rules),
+                "rules": self.gateway.rules,
             },
             "interfaces": {name: self.gateway.attachment.ifindex.get(name) for name in self.config.interfaces},
             "tap": self.gateway.config.tap,
@@ -185,6 +185,7 @@ class Service:
                 log.error("%s", error)
             else:
                 self.config = config
+                trim_memory()
                 if retire is not None:
                     retire.cancel()
                 retire = loop.call_later(GRACE, self.gateway.revisions.retire)
