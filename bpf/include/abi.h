@@ -394,6 +394,7 @@ struct ms_command {
 #define MS_ASSERT(name, test) _Static_assert(test, name)
 MS_ASSERT("key is 40 bytes", sizeof(struct ms_key) == 40);
 MS_ASSERT("value fits a 256-byte element", sizeof(struct ms_session) <= 144);
+MS_ASSERT("reasons are masked", (MS_REASON_MAX & (MS_REASON_MAX + 1)) == 0);
 MS_ASSERT("commands fit one page", MS_APPLY_OFFSET + MS_APPLY_BATCH * sizeof(struct ms_command) <= 3520);
 
 #endif

@@ -12,6 +12,10 @@
 /* Keeps clang from undoing a bound that the verifier needs to see. */
 #define ms_opaque(x) asm volatile("" : "+r"(x))
 
+/* Last in a loop's body. Kernels before 6.3 refuse a loop that is closed by falling through ("back-edge"),
+ * which is how the compiler lays it out; a jump may close it. */
+#define ms_jump_back() asm volatile("goto +0" ::: "memory")
+
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define ms_be16(x) __builtin_bswap16(x)
 #define ms_be32(x) __builtin_bswap32(x)

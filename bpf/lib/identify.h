@@ -60,8 +60,10 @@ MS_INLINE int is_http(struct ms_scratch *room, __u32 n)
 	room->folded = 0;
 	room->spaces = 0;
 	*(volatile __u32 *)&room->line = 0;
+	__u32 i = 0;
+	ms_opaque(i); /* else the compiler peels the first round off */
 #pragma nounroll
-	for (__u32 i = 0; i < MS_SCAN_BYTES; i++) {
+	for (; i < MS_SCAN_BYTES; i++) {
 		if (i >= n)
 			break;
 		__u64 c = b[i], window = room->window;
@@ -82,6 +84,7 @@ MS_INLINE int is_http(struct ms_scratch *room, __u32 n)
 		/* "\nupgrade": the newline folds to '*' */
 		if (*(volatile __u64 *)&room->folded == 0x2a75706772616465ULL)
 			return MS_NEED_MORE;
+		ms_jump_back();
 	}
 	return MS_NEED_MORE;
 }
@@ -259,6 +262,8 @@ MS_INLINE int is_redis(const __u8 *b, __u32 n)
 			return MS_NO_MATCH;
 		i++;
 	}
+	ms_opaque(i);
+	i &= 63; /* at most 7 + 4 + 2 + 32: for the verifier before 6.3 */
 	return b[i] == '\r' && b[i + 1] == '\n' ? MS_MATCH : MS_NO_MATCH;
 }
 

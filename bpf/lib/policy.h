@@ -137,6 +137,7 @@ MS_INLINE int policy_walk(struct ms_config *cfg, const __u8 *src, const __u8 *ds
 			if (!w->open_rule)
 				w->open_rule = number;
 			w->open_actions |= rule->action ^ MS_ACTION_DENY;
+			ms_jump_back();
 		}
 	}
 	__u32 hit = w->hit, open_rule = w->open_rule, open_actions = w->open_actions;

@@ -26,8 +26,9 @@ MS_INLINE int drop(__u32 reason, int monitor)
 {
 	struct ms_counters *counters = stats_get();
 	if (counters) {
-		if (reason > MS_REASON_MAX)
-			reason = MS_REASON_MAX;
+		/* A mask on the register that indexes: the verifier before 6.3 forgets a comparison with its copy. */
+		ms_opaque(reason);
+		reason &= MS_REASON_MAX;
 		counters->drops[reason] += 1;
 		if (monitor)
 			counters->stats[MS_STAT_MONITORED] += 1;
