@@ -74,8 +74,12 @@ BPF_RINGBUF_OUTPUT(events, 1024);
 BPF_TABLE("prog", __u32, __u32, progs, MS_PROG_MAX);
 BPF_F_TABLE("lpm_trie", struct ms_prefix, __u32, pol_addr_t, 1, MS_BPF_F_NO_PREALLOC);
 BPF_F_TABLE("array", __u32, __u32, pol_port_t, 1, MS_BPF_F_INNER_MAP);
-BPF_F_TABLE("array", __u32, struct ms_rule_set, pol_set_t, 1, MS_BPF_F_INNER_MAP);
-BPF_F_TABLE("array", __u32, struct ms_rule, pol_rule_t, 1, MS_BPF_F_INNER_MAP);
+/* Of the same sizes but no structs: where the template has the type information of a struct and the map
+ * put in its place has none, kernels before 6.3 find them different. */
+typedef __u64 ms_rule_set_words[sizeof(struct ms_rule_set) / 8];
+typedef __u32 ms_rule_words[sizeof(struct ms_rule) / 4];
+BPF_F_TABLE("array", __u32, ms_rule_set_words, pol_set_t, 1, MS_BPF_F_INNER_MAP);
+BPF_F_TABLE("array", __u32, ms_rule_words, pol_rule_t, 1, MS_BPF_F_INNER_MAP);
 BPF_ARRAY_OF_MAPS(pol_addr, "pol_addr_t", 2);
 BPF_ARRAY_OF_MAPS(pol_port, "pol_port_t", 2);
 BPF_ARRAY_OF_MAPS(pol_set, "pol_set_t", 2);
