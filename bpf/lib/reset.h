@@ -57,17 +57,12 @@ MS_INLINE int write_reset(struct __sk_buff *skb, struct ms_packet *p, const __u8
 		__builtin_memcpy(pseudo.src, src, 16);
 		__builtin_memcpy(pseudo.dst, dst, 16);
 	}
-	__s64 sum = bpf_csum_diff(0, 0, (__be32 *)&pseudo, sizeof(pseudo), 0);
-	if (sum < 0)
-		return -1;
-	if (partial) {
-		tcp.check = fold((__u32)sum);
-	} else {
-		sum = bpf_csum_diff(0, 0, (__be32 *)&tcp, sizeof(tcp), (__u32)sum);
-		if (sum < 0)
-			return -1;
-		tcp.check = ~fold((__u32)sum);
-	}
+	/* Before 6.12 all 32 bits are the sum, the sign too: an error cannot be told, and of these sizes there is none. */
+	__u32 sum = bpf_csum_diff(0, 0, (__be32 *)&pseudo, sizeof(pseudo), 0);
+	if (partial)
+		tcp.check = fold(sum);
+	else
+		tcp.check = ~fold((__u32)bpf_csum_diff(0, 0, (__be32 *)&tcp, sizeof(tcp), sum));
 	if (bpf_skb_store_bytes(skb, p->l4_off, &tcp, sizeof(tcp), 0))
 		return -1;
 	if (p->version == 4) {
