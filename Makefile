@@ -37,6 +37,7 @@ bpf-compile:
 shell:
 	bash -n run
 	bash -n .ci/run
+	bash -n tests/vm/run
 
 format:
 	$(PY) -m ruff check --quiet --fix . || true

@@ -20,7 +20,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -444,14 +444,21 @@ class Kernel:
                 switch.write_text(before)
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[socket.socket]:
-        """What leaves through seg0, as AF_PACKET frames."""
+    def listening(self) -> Iterator[Callable[[], bytes]]:
+        """Gives the next TCP frame that leaves through seg0."""
         with self.namespace.inside():
             listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             listener.bind(("far0", 0))
         with listener:
             listener.settimeout(5)
-            yield listener
+
+            def hear() -> bytes:
+                # The interface itself may say something too: multicast listener reports.
+                while TCP not in Ether(frame := listener.recv(2000)):
+                    pass
+                return frame
+
+            yield hear
 
 
 def sk_buff(mark: int = 0, ifindex: int = 1, ingress_ifindex: int = 0, gso_segs: int = 0) -> bytes:

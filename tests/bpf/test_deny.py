@@ -91,10 +91,10 @@ def test_a_reset_answers_what_was_sent(
     """RFC 9293 3.5.2: with its acknowledgment number, or acknowledging all of it."""
     kernel.policy(RESET)
     sent = flow.segment(flags, ISN, PEER_ISN + 1 if "A" in flags else 0, payload)
-    with kernel.listening() as listener:
+    with kernel.listening() as hear:
         outcome = kernel.send(sent)
         # Without a SYN there may be a connection, of which its receiver hears too.
-        frame = outcome.frame if flags == "S" else listener.recv(2000)
+        frame = outcome.frame if flags == "S" else hear()
     assert outcome.said == ("redirect policy" if flags == "S" else "pass policy")
     seq, ack, expected = numbers
     check_reset(frame, sent, back=True, seq=seq, ack=ack, flags=expected)
@@ -114,10 +114,10 @@ def test_an_open_connection_is_reset_on_both_sides(kernel: Kernel, flow: Flow) -
     kernel.commands.heartbeat()
     kernel.open(flow)
     sent = flow.data(SSH)
-    with kernel.listening() as listener:
+    with kernel.listening() as hear:
         outcome = kernel.send(sent)
         # One back to its sender, and one onward in its place.
-        check_reset(listener.recv(2000), sent, back=True, seq=PEER_ISN + 1, ack=0, flags="R")
+        check_reset(hear(), sent, back=True, seq=PEER_ISN + 1, ack=0, flags="R")
     assert outcome.said == "pass protocol"
     check_reset(outcome.frame, sent, back=False, seq=ISN + 1, ack=PEER_ISN + 1, flags="RA")
     assert (outcome.stats["resets"], states(outcome.entry)) == (2, ("reset", "reset"))
