@@ -4,6 +4,7 @@ left out and listed, so that nobody takes a partial run for a whole one."""
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,8 @@ SKIPPED: list[str] = []
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEFT_OUT] = []
     SKIPPED.clear()
+    # A shell's background job ignores it, and so would every process that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -177,7 +177,7 @@ def scrolling_log(gateway: Gateway) -> Iterator[None]:
         yield
         time.sleep(0.5)  # the writer's and the reader's intervals
     finally:
-        child.send_signal(signal.SIGINT)
+        child.terminate()  # SIGINT may be ignored, as in a background job
         child.wait()
 
 
