@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import yaml
 
-from tests.lab.namespaces import BPFFS, ROOT, Lab, LabError, Namespace
+from tests.lab.namespaces import ROOT, Lab, LabError, Namespace, pin_root
 
 READY_TIMEOUT = 60.0
 CONFIGS = ROOT / "configs"
@@ -58,7 +58,7 @@ class Gateway:
             "policy": str(self.policy),
             "rules": str(rules),
             "run_dir": str(self.directory / "run"),
-            "pin_root": str(BPFFS / f"microseg-{lab.prefix}"),
+            "pin_root": str(pin_root(lab.prefix)),
             "tap": f"{lab.prefix}tap",
             "records": {"path": str(self.directory / "records.jsonl")},
         } | dict(settings or {})

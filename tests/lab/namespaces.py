@@ -119,8 +119,13 @@ def processes_in(namespaces: set[int]) -> list[int]:
     return found
 
 
+def pin_root(prefix: str) -> Path:
+    """Where a lab's gateway pins its programs."""
+    return BPFFS / f"microseg-{prefix}"
+
+
 def remove(prefix: str, directory: Path) -> None:
-    """Kill what runs in a lab's namespaces, delete them, its folder and its state file."""
+    """Kill what runs in a lab's namespaces, delete them, its folder, its gateway's pins and its state file."""
     files = [NETNS / f"{prefix}-{namespace}" for namespace in Namespace]
     # A name whose namespace is not mounted (killed in between) is an empty file with an inode
     # of another file system, which says nothing.
@@ -139,6 +144,7 @@ def remove(prefix: str, directory: Path) -> None:
         if file.exists():
             subprocess.run(["ip", "netns", "delete", file.name], check=False, stderr=subprocess.DEVNULL)
     shutil.rmtree(directory, ignore_errors=True)
+    shutil.rmtree(pin_root(prefix), ignore_errors=True)
     (STATE / f"{prefix}.json").unlink(missing_ok=True)
 
 

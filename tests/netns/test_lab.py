@@ -15,7 +15,7 @@ import pytest
 from tests.lab import Lab, Namespace, clients, servers
 from tests.lab.capture import Capture, packets, payload_bytes, payload_seen
 from tests.lab.demo import Step, steps
-from tests.lab.namespaces import BPFFS, NETNS, ROOT, STATE, processes_in, started_at
+from tests.lab.namespaces import BPFFS, NETNS, ROOT, STATE, pin_root, processes_in, started_at
 
 pytestmark = pytest.mark.root
 
@@ -158,6 +158,7 @@ def test_a_killed_lab_is_removed_by_the_next() -> None:
         with Lab() as other:
             assert prefix not in other.swept
         assert len(processes_in(spaces)) > 3
+        pin_root(prefix).mkdir()
         owner.send_signal(signal.SIGKILL)
         owner.wait()
     assert started_at(owner.pid) is None
@@ -165,3 +166,4 @@ def test_a_killed_lab_is_removed_by_the_next() -> None:
         assert traces(prefix) == []
     assert processes_in(spaces) == []
     assert not Path(directory).exists()
+    assert not pin_root(prefix).exists()
