@@ -86,7 +86,7 @@ def redis(lab: Lab, dice: random.Random) -> None:
                 value = b"$%d\r\n%s\r\n" % (size, bytes(size))
                 ask(peer, b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n" + value, lambda got: len(b"+OK\r\n") - len(got))
             else:
-                ask(peer, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", lambda got: len(value) - len(got))  # noqa: B023
+                ask(peer, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", lambda got: len(value) - len(got))  # noqa: B023  called at once
 
 
 def mysql(lab: Lab, dice: random.Random) -> None:

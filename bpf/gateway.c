@@ -61,7 +61,7 @@ MS_INLINE int released(struct __sk_buff *skb, struct ms_packet *p, struct ms_ses
 	__sync_fetch_and_add(&s->released[dir & 1], 1);
 	count_packets(skb, MS_STAT_RELEASED);
 	if (word_verdict(word) == MS_VERDICT_DENY)
-		return deny(skb, p, word, hook, MS_JUDGED);
+		return deny(skb, p, word, hook);
 	return MS_PASS;
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "53062dd9e7bb"
+ABI_HASH = "da2a0577282a"
 
 
 class Verdict(IntEnum):
@@ -171,7 +171,6 @@ class Stat(IntEnum):
     RESETS = 12
     DRAIN_LIMIT = 13
     NEIGHBOUR = 14
-    HOST = 15
     FRAGMENTS = 16
     MONITORED = 17
     BAD_TCP = 18

@@ -145,6 +145,7 @@ class _Reader:
 
         def take(name: str, read: object, to: str = "") -> None:
             if name in fields:
+                # Each reader gives what the field of Config with its name holds.
                 got = fields[name].attempt(read)  # type: ignore[arg-type]
                 if got is not None:
                     values[to or name] = got

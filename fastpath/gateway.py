@@ -7,7 +7,6 @@ import ctypes
 import fcntl
 import gc
 import hashlib
-import json
 import logging
 import os
 import socket
@@ -163,15 +162,6 @@ def remove_stale_socket(path: Path) -> None:
             path.unlink(missing_ok=True)
         except OSError:
             pass
-
-
-def read_state(config: Config) -> dict[str, object]:
-    """What `attached.json` says, for status."""
-    try:
-        found: dict[str, object] = json.loads((config.run_dir / "attached.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
 
 
 def trim_memory() -> None:

@@ -189,7 +189,6 @@ enum ms_stat {
 	MS_STAT_RESETS = 12,
 	MS_STAT_DRAIN_LIMIT = 13,
 	MS_STAT_NEIGHBOUR = 14, /* ARP, neighbour discovery and link-layer control */
-	MS_STAT_HOST = 15,	/* packets of the gateway's own sessions */
 	MS_STAT_FRAGMENTS = 16,
 	MS_STAT_MONITORED = 17, /* packets that only monitor mode let pass */
 	MS_STAT_BAD_TCP = 18,	/* segments that changed no state */

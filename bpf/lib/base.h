@@ -27,7 +27,6 @@
 #endif
 
 /* cb[1], why a program was called */
-#define MS_JUDGED 1   /* the frame comes back from the inspector */
 #define MS_REVERSED 2 /* judge once more with the sender as the server */
 #define MS_STRAIGHT 4 /* and once more as it was sent: neither way is allowed */
 

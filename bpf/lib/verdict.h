@@ -46,7 +46,7 @@ MS_INLINE int hold(struct __sk_buff *skb, struct ms_session *s, struct ms_config
 	return bpf_redirect(cfg->tap_ifindex, 0);
 }
 
-MS_INLINE int deny(struct __sk_buff *skb, struct ms_packet *p, __u64 word, int hook, __u32 judged)
+MS_INLINE int deny(struct __sk_buff *skb, struct ms_packet *p, __u64 word, int hook)
 {
 	if (word & (1 << MS_WORD_MONITOR)) {
 		drop(word_reason(word), 1);
@@ -55,7 +55,7 @@ MS_INLINE int deny(struct __sk_buff *skb, struct ms_packet *p, __u64 word, int h
 	if ((word & (1 << MS_WORD_RESET)) && p->l4 == MS_IP_TCP && !(p->tcp_flags & MS_TCP_RST_BIT) &&
 	    hook == MS_INGRESS && !p->first_fragment) {
 		drop(word_reason(word), 0);
-		return tail(skb, p, MS_PROG_RESET, hook, judged);
+		return tail(skb, p, MS_PROG_RESET, hook, 0);
 	}
 	return drop(word_reason(word), 0);
 }
@@ -77,7 +77,7 @@ MS_INLINE int inspector_down(struct __sk_buff *skb, struct ms_packet *p, struct 
 				MS_REASON_INSPECTOR_DOWN);
 	s->verdict = word;
 	emit_verdict(&p->key, s, flags);
-	return allow ? MS_PASS : deny(skb, p, word, hook, 0);
+	return allow ? MS_PASS : deny(skb, p, word, hook);
 }
 
 /* Only segments that carry nothing a rule could refuse overtake held ones. */
@@ -177,7 +177,7 @@ MS_INLINE int act(struct __sk_buff *skb, struct ms_packet *p, struct ms_session 
 	case MS_VERDICT_DRAIN:
 		return drain(skb, p, s, cfg, word, dir, hook, now);
 	default:
-		return deny(skb, p, word, hook, 0);
+		return deny(skb, p, word, hook);
 	}
 }
 
