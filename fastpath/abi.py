@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "da2a0577282a"
+ABI_HASH = "3ba033f677c7"
 
 
 class Verdict(IntEnum):
@@ -256,29 +256,36 @@ class Key(Structure):
 class Session(Structure):
     _fields_ = (
         ("verdict", c_uint64),
-        ("id", c_uint64),
-        ("packets", c_uint64 * 2),
-        ("bytes", c_uint64 * 2),
-        ("first_ns", c_uint64),
         ("last_jiffies", c_uint64),
-        ("drain_jiffies", c_uint32),
-        ("cpu", c_uint16 * 2),
+        ("packets", c_uint64 * 2),
+        ("tcp", c_uint8 * 2),
+        ("flags", c_uint8),
+        ("timeout", c_uint8),
+        ("scale", c_uint8 * 2),
+        ("provisional", c_uint8),
+        ("told", c_uint8),
+        ("bytes", c_uint64 * 2),
+        ("end", c_uint32 * 2),
+        ("ack", c_uint32 * 2),
+        ("edge", c_uint32 * 2),
+        ("window", c_uint16 * 2),
+        ("hop", c_uint16 * 2),
+        ("isn", c_uint32 * 2),
+        ("ident_end", c_uint32),
+        ("rule_hash", c_uint32),
+        ("id", c_uint64),
+        ("first_ns", c_uint64),
         ("held", c_uint32 * 2),
         ("released", c_uint32 * 2),
-        ("isn", c_uint32 * 2),
-        ("ack", c_uint32 * 2),
         ("ifindex", c_uint32 * 2),
-        ("ident_end", c_uint32),
-        ("flags", c_uint32),
-        ("rule_hash", c_uint32),
+        ("drain_jiffies", c_uint32),
+        ("syn", c_uint32),
+        ("cpu", c_uint16 * 2),
         ("vlan", c_uint16 * 2),
-        ("tcp", c_uint8 * 2),
         ("protocol", c_uint8),
         ("first_protocol", c_uint8),
-        ("timeout", c_uint8),
-        ("provisional", c_uint8),
         ("logged", c_uint8),
-        ("told", c_uint8),
+        ("pad", c_uint8 * 5),
     )
 
 

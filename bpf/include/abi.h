@@ -276,31 +276,42 @@ struct ms_key {
 	__u16 pad;
 };
 
+/* With the kernel's 48 bytes in front and the key, four cache lines: of one packet's way all fields lie in
+ * the first three. A field of a direction is written by the packets of that direction alone, but for `edge`. */
 struct ms_session {
 	__u64 verdict; /* enum ms_word */
-	__u64 id;
-	__u64 packets[2]; /* enum ms_direction */
-	__u64 bytes[2];	  /* IP bytes */
-	__u64 first_ns;	  /* CLOCK_MONOTONIC */
 	__u64 last_jiffies;
-	__u32 drain_jiffies; /* when the hand-over began, low half */
-	__u16 cpu[2];	     /* that held frames of the direction come back to */
+	__u64 packets[2]; /* enum ms_direction */
+	__u8 tcp[2];	  /* enum ms_tcp */
+	__u8 flags;	  /* enum ms_session_flag */
+	__u8 timeout;	  /* enum ms_timeout */
+	__u8 scale[2];	  /* shift of the windows that the direction's sender announces (RFC 7323 2.2) */
+	__u8 provisional; /* 1 + direction identified and not acknowledged yet */
+	__u8 told; /* bit 0: far side of a denied flow was reset; bit 1 + direction: held at egress; bit 3 + direction: drained */
+
+	__u64 bytes[2]; /* IP bytes */
+	__u32 end[2];	/* behind the last sequence number that the direction sent; host order, as all numbers of TCP */
+	__u32 ack[2];	/* highest acknowledgment that the direction's sender sent: what it expects next */
+	__u32 edge[2];	/* right edge of the window that the other side opened for the direction */
+	__u16 window[2]; /* largest window that the direction's sender announced, before `scale` */
+	__u16 hop[2];	 /* next hop of accelerated packets of the direction: index in `hops`, 0 = none */
+	__u32 isn[2];
+	__u32 ident_end; /* sequence number behind the identified bytes */
+	__u32 rule_hash; /* of the rule that judged */
+
+	__u64 id;
+	__u64 first_ns;	     /* CLOCK_MONOTONIC */
 	__u32 held[2];	     /* frames that went to the inspector */
 	__u32 released[2];   /* and came back, or were discarded by it */
-	__u32 isn[2];	     /* host order */
-	__u32 ack[2];	     /* highest acknowledgment that the direction's sender sent */
 	__u32 ifindex[2];    /* where frames of the direction are held */
-	__u32 ident_end;     /* sequence number behind the identified bytes */
-	__u32 flags;
-	__u32 rule_hash; /* of the rule that judged */
-	__u16 vlan[2];	 /* outer, inner tag of the first packet, 0 = none */
-	__u8 tcp[2];	 /* enum ms_tcp */
-	__u8 protocol;	 /* enum ms_protocol */
+	__u32 drain_jiffies; /* when the hand-over began, low half */
+	__u32 syn;	     /* sequence number of a SYN in the midst of the connection (RFC 5961 4), 0 = none */
+	__u16 cpu[2];	     /* that held frames of the direction come back to */
+	__u16 vlan[2];	     /* outer, inner tag of the first packet, 0 = none */
+	__u8 protocol;	     /* enum ms_protocol */
 	__u8 first_protocol;
-	__u8 timeout;	  /* enum ms_timeout */
-	__u8 provisional; /* 1 + direction identified and not acknowledged yet */
-	__u8 logged;	  /* a verdict record was written: write `end` too */
-	__u8 told; /* bit 0: far side of a denied flow was reset; bit 1 + direction: held at egress; bit 3 + direction: drained */
+	__u8 logged; /* a verdict record was written: write `end` too */
+	__u8 pad[5];
 };
 
 /* Value of the rules map; its entry 0 is the default rule, entry n the rule that ends in a word as n. */
@@ -392,7 +403,8 @@ struct ms_command {
 
 #define MS_ASSERT(name, test) _Static_assert(test, name)
 MS_ASSERT("key is 40 bytes", sizeof(struct ms_key) == 40);
-MS_ASSERT("value fits a 256-byte element", sizeof(struct ms_session) <= 144);
+MS_ASSERT("an element is four cache lines", 48 + sizeof(struct ms_key) + sizeof(struct ms_session) == 256);
+MS_ASSERT("what a hit needs lies in the first three", __builtin_offsetof(struct ms_session, id) == 104);
 MS_ASSERT("reasons are masked", (MS_REASON_MAX & (MS_REASON_MAX + 1)) == 0);
 MS_ASSERT("commands fit one page", MS_APPLY_OFFSET + MS_APPLY_BATCH * sizeof(struct ms_command) <= 3520);
 
