@@ -4,6 +4,7 @@
  *
  *   ms_ingress, ms_egress   parse, one session lookup, account, act
  *   ms_judge                no session, an ended one, or an older revision: walk the policy
+ *   ms_tcp                  segments that open, close or reset a connection, or come while it opens or closes
  *   ms_identify, ms_decide  first payload of an undecided session: what is it, and the policy again
  *   ms_reset                answer a denied TCP segment
  *   ms_tap                  frames that the inspector released
@@ -119,9 +120,21 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 	int dir = direction_of(s, &p);
 	if (judged && s->held[dir & 1] != s->released[dir & 1])
 		return released(skb, &p, s, dir, hook);
-	if (word_revision(s->verdict) != cfg->revision || expired(s, cfg, now) ||
-	    (p.l4 == MS_IP_TCP && opens_anew(s, &p, dir)))
+	if (expired(s, cfg, now))
 		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
+	/* A SYN may mean another connection, before anything is judged for this one. */
+	if (p.l4 == MS_IP_TCP && (p.tcp_flags & MS_TCP_SYN_BIT))
+		return tail(skb, &p, MS_PROG_TCP, hook, 0);
+	if (word_revision(s->verdict) != cfg->revision)
+		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
+	if (p.l4 == MS_IP_TCP && !word_blocks(s->verdict)) {
+		if (!tcp_is_plain(&p) || !tcp_is_open(s))
+			return tail(skb, &p, MS_PROG_TCP, hook, 0);
+		reason = tcp_outside(s, &p, dir);
+		if (reason)
+			return stray(skb, &p, s, cfg, reason);
+		tcp_advance(s, &p, p.seq + p.payload_len, dir, s->scale[dir & 1]);
+	}
 	account(skb, s, &p, dir, now);
 	if (p.first_fragment)
 		fragment_first(&p, s->verdict, now);
@@ -172,21 +185,19 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 	int reason;
 	if (p->kind == MS_KIND_NEIGHBOUR_UNICAST)
 		return to_host(skb, p) ? MS_PASS : drop(MS_REASON_BAD_HEADER, monitor);
+	/* Before anything is known: the loop in it multiplies the paths of the verifier. */
+	if (p->l4 == MS_IP_TCP && (p->tcp_flags & MS_TCP_SYN_BIT))
+		tcp_options(skb, room);
 
 	struct ms_session *s = sessions_lookup(&p->key);
 	__u32 possible = all_protocols(p->l4);
 	int reversed = skb->cb[1] == MS_REVERSED;
 	if (s) {
-		int dir = direction_of(s, p);
-		int old = expired(s, cfg, now);
-		int anew = p->l4 == MS_IP_TCP && opens_anew(s, p, dir);
-		if (old || anew) {
-			emit_end(&p->key, s, old ? MS_END_TIMEOUT : MS_END_REPLACED);
-			if (!sessions_delete(&p->key))
-				count(MS_STAT_DELETES);
+		if (expired(s, cfg, now)) {
+			end_session(&p->key, s, MS_END_TIMEOUT);
 			s = 0;
 		} else {
-			reversed = dir == MS_TO_CLIENT;
+			reversed = direction_of(s, p) == MS_TO_CLIENT;
 			/* What the inspector follows may still turn into something else. */
 			if (s->protocol && word_verdict(s->verdict) != MS_VERDICT_INSPECT)
 				possible = 1 << (s->protocol & 31);
@@ -202,6 +213,8 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 			if (error)
 				return drop(error, monitor);
 			rejudge(p, s, cfg, &walk);
+			if (p->l4 == MS_IP_TCP)
+				return tail(skb, p, MS_PROG_TCP, hook, 0);
 		}
 	}
 	if (!s) {
@@ -234,9 +247,48 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		if (!s)
 			return allow ? MS_PASS : drop(full, (walk.word >> MS_WORD_MONITOR) & 1);
 		emit_verdict(&p->key, s, walk.flags);
+		if (tcp && !opens)
+			return tail(skb, p, MS_PROG_TCP, hook, 0);
 	}
 	int dir = direction_of(s, p);
 	account(skb, s, p, dir, now);
+	if (p->first_fragment)
+		fragment_first(p, s->verdict, now);
+	return act(skb, p, s, cfg, dir, hook, now);
+}
+
+MS_PROGRAM(ms_tcp)(struct __sk_buff *skb)
+{
+	struct ms_config *cfg = config_get();
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+	__u64 now = bpf_jiffies64();
+	int hook = skb->cb[0] ? MS_EGRESS : MS_INGRESS;
+	int end = 0;
+
+	if (!cfg || !room)
+		return MS_DROP;
+	struct ms_packet *p = &room->packet;
+	if (p->tcp_flags & (MS_TCP_SYN_BIT | MS_TCP_FIN_BIT))
+		tcp_options(skb, room);
+	struct ms_session *s = sessions_lookup(&p->key);
+	if (!s)
+		return drop(MS_REASON_CLOSED, 0);
+	int dir = direction_of(s, p);
+
+	int anew = opens_anew(s, p, &room->options, dir);
+	/* Nobody judged the SYN that it answers: it will be judged when it is sent again. */
+	if (anew || answers_syn(s, p, dir)) {
+		end_session(&p->key, s, MS_END_REPLACED);
+		return anew ? tail(skb, p, MS_PROG_JUDGE, hook, 0) : drop(MS_REASON_CLOSED, 0);
+	}
+	if (word_revision(s->verdict) != cfg->revision)
+		return tail(skb, p, MS_PROG_JUDGE, hook, 0);
+	int reason = tcp_step(s, p, &room->options, dir, &end);
+	if (reason && !word_blocks(s->verdict))
+		return stray(skb, p, s, cfg, reason);
+	account(skb, s, p, dir, now);
+	if (end)
+		emit_end(&p->key, s, end);
 	if (p->first_fragment)
 		fragment_first(p, s->verdict, now);
 	return act(skb, p, s, cfg, dir, hook, now);

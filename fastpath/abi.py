@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "3ba033f677c7"
+ABI_HASH = "e04248d7cb37"
 
 
 class Verdict(IntEnum):
@@ -61,7 +61,13 @@ class Reason(IntEnum):
     SOURCE_ROUTE = 28
     CLOSED = 29
     NO_POLICY = 30
-    MAX = 31
+    TCP_STATE = 40
+    TCP_SEQUENCE = 41
+    TCP_ACK = 42
+    TCP_RESET = 43
+    TCP_SYN = 44
+    TCP_FIN = 45
+    MAX = 63
 
 
 class Protocol(IntEnum):
@@ -92,12 +98,17 @@ class Protocol(IntEnum):
 
 
 class Tcp(IntEnum):
-    NONE = 0
-    SYN_SENT = 1
-    ESTABLISHED = 2
-    FIN_SENT = 3
-    CLOSED = 4
-    RESET = 5
+    CLOSED = 0
+    LISTEN = 1
+    SYN_SENT = 2
+    SYN_RECEIVED = 3
+    ESTABLISHED = 4
+    FIN_WAIT_1 = 5
+    FIN_WAIT_2 = 6
+    CLOSE_WAIT = 7
+    CLOSING = 8
+    LAST_ACK = 9
+    TIME_WAIT = 10
 
 
 class Direction(IntEnum):
@@ -173,9 +184,14 @@ class Stat(IntEnum):
     NEIGHBOUR = 14
     FRAGMENTS = 16
     MONITORED = 17
-    BAD_TCP = 18
     DRAINS = 19
-    MAX = 20
+    TCP_STATE = 25
+    TCP_SEQUENCE = 26
+    TCP_ACK = 27
+    TCP_RESET = 28
+    TCP_SYN = 29
+    TCP_FIN = 30
+    MAX = 31
 
 
 class Pressure(IntEnum):
@@ -238,6 +254,7 @@ class Prog(IntEnum):
     IDENTIFY = 3
     RESET = 4
     DECIDE = 5
+    TCP = 6
     MAX = 8
 
 
@@ -285,7 +302,8 @@ class Session(Structure):
         ("protocol", c_uint8),
         ("first_protocol", c_uint8),
         ("logged", c_uint8),
-        ("pad", c_uint8 * 5),
+        ("pad", c_uint8),
+        ("timestamp", c_uint32),
     )
 
 
@@ -331,7 +349,8 @@ class Config(Structure):
         ("failsafe", c_uint16 * 16),
         ("monitor", c_uint32),
         ("pressure", c_uint8),
-        ("pad", c_uint8 * 3),
+        ("strict_tcp", c_uint8),
+        ("pad", c_uint8 * 2),
     )
 
 

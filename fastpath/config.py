@@ -88,6 +88,7 @@ class Config:
     sweep: float = 10.0
     timeouts: Mapping[str, float] = field(default_factory=lambda: TIMEOUTS)
     failsafe: tuple[int, ...] = (22,)
+    strict_tcp: bool = False
     exceptions: Mapping[str, abi.Action] = field(default_factory=dict)
     inspection: Inspection = field(default_factory=Inspection)
     records: Records = field(default_factory=Records)
@@ -137,7 +138,7 @@ class _Reader:
         fields = root.mapping(
             required=("interfaces", "policy"),
             optional=(
-                "rules", "run_dir", "pin_root", "tap", "prio", "mark", "sessions", "timeouts", "failsafe",
+                "rules", "run_dir", "pin_root", "tap", "prio", "mark", "sessions", "timeouts", "failsafe", "strict_tcp",
                 "exceptions", "inspector", "records", "listen", "log_level",
             ),
         )  # fmt: skip
@@ -160,6 +161,7 @@ class _Reader:
         take("mark", _mark)
         take("timeouts", _timeouts)
         take("failsafe", _failsafe)
+        take("strict_tcp", lambda node: node.boolean())
         take("exceptions", _exceptions)
         take("inspector", _inspection, "inspection")
         take("records", self._records)

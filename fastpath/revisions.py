@@ -50,6 +50,7 @@ class Revisions:
         s.inspector_timeout = self._jiffies(config.inspection.timeout)
         s.drain_timeout = self._jiffies(config.inspection.drain)
         s.capacity = config.capacity
+        s.strict_tcp = config.strict_tcp
         for exception in abi.Exception:
             name = exception.name.lower()
             if exception is not abi.Exception.MAX:

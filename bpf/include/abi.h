@@ -70,7 +70,14 @@ enum ms_reason {
 	MS_REASON_SOURCE_ROUTE = 28,   /* IPv4 source routing, IPv6 routing header 0 */
 	MS_REASON_CLOSED = 29,	       /* payload on a session that has ended */
 	MS_REASON_NO_POLICY = 30,      /* no policy loaded yet */
-	MS_REASON_MAX = 31,
+	/* TCP segments that change nothing, by kind; passed but for strict_tcp. Counted as MS_STAT_TCP_* too. */
+	MS_REASON_TCP_STATE = 40,    /* illegal in its sender's state */
+	MS_REASON_TCP_SEQUENCE = 41, /* outside the window that the other side opened */
+	MS_REASON_TCP_ACK = 42,	     /* acknowledges what was never sent, or what is long past */
+	MS_REASON_TCP_RESET = 43,    /* a reset outside the window */
+	MS_REASON_TCP_SYN = 44,	     /* a SYN in the midst of a connection */
+	MS_REASON_TCP_FIN = 45,	     /* beyond the sender's FIN, or a FIN short of what was sent */
+	MS_REASON_MAX = 63,
 };
 
 /* Application protocols; 1 << value is its bit in a rule's mask. */
@@ -101,14 +108,20 @@ enum ms_protocol {
 	MS_PROTOCOL_MAX = 23,
 };
 
-/* What each endpoint has done, as far as the middle can know it. */
+/* State of an endpoint, as far as the middle can know it (RFC 9293 3.3.2; bpf/lib/tcp.h). A connection that was
+ * reset has both CLOSED; one that ended in order one or both in TIME_WAIT. */
 enum ms_tcp {
-	MS_TCP_NONE = 0,
-	MS_TCP_SYN_SENT = 1,	/* its SYN (or SYN-ACK) was seen */
-	MS_TCP_ESTABLISHED = 2, /* its SYN was acknowledged */
-	MS_TCP_FIN_SENT = 3,	/* its FIN was seen */
-	MS_TCP_CLOSED = 4,	/* its FIN was acknowledged */
-	MS_TCP_RESET = 5,	/* it, or its peer, reset the connection */
+	MS_TCP_CLOSED = 0,
+	MS_TCP_LISTEN = 1,
+	MS_TCP_SYN_SENT = 2,
+	MS_TCP_SYN_RECEIVED = 3,
+	MS_TCP_ESTABLISHED = 4,
+	MS_TCP_FIN_WAIT_1 = 5,
+	MS_TCP_FIN_WAIT_2 = 6,
+	MS_TCP_CLOSE_WAIT = 7,
+	MS_TCP_CLOSING = 8,
+	MS_TCP_LAST_ACK = 9,
+	MS_TCP_TIME_WAIT = 10,
 };
 
 /* Direction index of every per-direction array. */
@@ -191,9 +204,15 @@ enum ms_stat {
 	MS_STAT_NEIGHBOUR = 14, /* ARP, neighbour discovery and link-layer control */
 	MS_STAT_FRAGMENTS = 16,
 	MS_STAT_MONITORED = 17, /* packets that only monitor mode let pass */
-	MS_STAT_BAD_TCP = 18,	/* segments that changed no state */
 	MS_STAT_DRAINS = 19,	/* hand-overs completed */
-	MS_STAT_MAX = 20,
+	/* TCP segments that changed nothing, in the order of MS_REASON_TCP_*, passed or dropped. */
+	MS_STAT_TCP_STATE = 25,
+	MS_STAT_TCP_SEQUENCE = 26,
+	MS_STAT_TCP_ACK = 27,
+	MS_STAT_TCP_RESET = 28,
+	MS_STAT_TCP_SYN = 29,
+	MS_STAT_TCP_FIN = 30,
+	MS_STAT_MAX = 31,
 };
 
 /* How full the session table is. */
@@ -261,6 +280,7 @@ enum ms_prog {
 	MS_PROG_IDENTIFY = 3,
 	MS_PROG_RESET = 4,
 	MS_PROG_DECIDE = 5,
+	MS_PROG_TCP = 6,
 	MS_PROG_MAX = 8,
 };
 
@@ -311,7 +331,8 @@ struct ms_session {
 	__u8 protocol;	     /* enum ms_protocol */
 	__u8 first_protocol;
 	__u8 logged; /* a verdict record was written: write `end` too */
-	__u8 pad[5];
+	__u8 pad;
+	__u32 timestamp; /* TSval of the last FIN (RFC 7323 3.2), 0 = none */
 };
 
 /* Value of the rules map; its entry 0 is the default rule, entry n the rule that ends in a word as n. */
@@ -353,7 +374,8 @@ struct ms_config {
 	__u16 failsafe[MS_FAILSAFE_PORTS]; /* TCP, host order, 0 = none */
 	__u32 monitor;			   /* 1: what no session vouches for passes too (monitor mode) */
 	__u8 pressure;			   /* enum ms_pressure, measured by the daemon */
-	__u8 pad[3];
+	__u8 strict_tcp;		   /* 1: segments that change nothing are dropped */
+	__u8 pad[2];
 };
 
 /* Key and value of the fragments map: later fragments follow their first. */

@@ -71,9 +71,7 @@ MS_INLINE void apply_one(struct ms_command *c, struct ms_config *cfg, __u64 now)
 			c->status = MS_STATUS_USED;
 			return;
 		}
-		emit_end(&key, s, c->end);
-		if (!sessions_delete(&key))
-			count(MS_STAT_DELETES);
+		end_session(&key, s, c->end);
 	} else {
 		c->status = MS_STATUS_BAD_OP;
 	}

@@ -17,10 +17,12 @@
 #define ms_jump_back() asm volatile("goto +0" ::: "memory")
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define ms_le32(x) (x)
 #define ms_be16(x) __builtin_bswap16(x)
 #define ms_be32(x) __builtin_bswap32(x)
 #define ms_be64(x) __builtin_bswap64(x)
 #else
+#define ms_le32(x) __builtin_bswap32(x)
 #define ms_be16(x) (x)
 #define ms_be32(x) (x)
 #define ms_be64(x) (x)
@@ -42,6 +44,12 @@ enum ms_hook {
 MS_INLINE __u32 word_verdict(__u64 word)
 {
 	return word & 0xf;
+}
+
+/* Denied, and not in monitor mode: no packet passes. */
+MS_INLINE int word_blocks(__u64 word)
+{
+	return (word & (0xf | 1 << MS_WORD_MONITOR)) == MS_VERDICT_DENY;
 }
 
 MS_INLINE __u32 word_revision(__u64 word)

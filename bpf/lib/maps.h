@@ -43,6 +43,7 @@ struct ms_walk_state {
 struct ms_scratch {
 	struct ms_walk_state walk;
 	struct ms_packet packet;
+	struct ms_tcp_options options; /* of the packet, where it opens or closes */
 	__u32 matches;
 	__u32 open;
 	__u32 n;

@@ -38,7 +38,14 @@ struct ms_packet {
 	__u8 kind;
 	__u8 icmp_type;
 	__u8 hop_limit;
-	__u8 pad[2];
+	__u16 window; /* as it stands in the header, host order */
+};
+
+/* TCP options that a gateway looks at. */
+struct ms_tcp_options {
+	__u32 timestamp; /* TSval (RFC 7323 3.2); 0 = none */
+	__u8 scaled;	 /* a window scale option is there */
+	__u8 scale;
 };
 
 #define MS_TCP_FIN_BIT 1
@@ -353,6 +360,7 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		p->seq = ms_be32(tcp->seq);
 		p->ack = ms_be32(tcp->ack_seq);
 		p->tcp_flags = ((__u8 *)tcp)[13];
+		p->window = ms_be16(tcp->window);
 		p->payload = off + header;
 		p->payload_len = rest - header;
 	} else if (l4 == MS_IP_UDP) {

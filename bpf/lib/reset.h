@@ -118,13 +118,13 @@ MS_INLINE int reset_both(struct __sk_buff *skb, struct ms_packet *p, struct ms_s
 	__u32 len = p->payload_len + !!(flags & MS_TCP_SYN_BIT) + !!(flags & MS_TCP_FIN_BIT);
 	int partial, onward = 0;
 
-	if (s && !(s->told & 1) && s->tcp[(dir ^ 1) & 1] >= MS_TCP_SYN_SENT) {
+	if (s && !(s->told & 1) && s->tcp[(dir ^ 1) & 1] > MS_TCP_LISTEN) {
 		s->told |= 1;
 		onward = 1;
 	}
-	if (s && s->tcp[dir & 1] != MS_TCP_RESET) {
-		s->tcp[0] = MS_TCP_RESET;
-		s->tcp[1] = MS_TCP_RESET;
+	if (s && !tcp_was_reset(s)) {
+		s->tcp[0] = MS_TCP_CLOSED;
+		s->tcp[1] = MS_TCP_CLOSED;
 		s->timeout = MS_TIMEOUT_CLOSING;
 		emit_end(&p->key, s, MS_END_RESET);
 	}

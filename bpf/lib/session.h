@@ -14,7 +14,7 @@ MS_INLINE int expired(const struct ms_session *s, const struct ms_config *cfg, _
 	return now - s->last_jiffies > cfg->timeouts[s->timeout & (MS_TIMEOUT_MAX - 1)] && now > s->last_jiffies;
 }
 
-/* Counters, time and TCP state. One call for each packet of a session, never for a released one. */
+/* Counters and time. One call for each packet that belongs to its session, never for a released one. */
 MS_INLINE void account(struct __sk_buff *skb, struct ms_session *s, struct ms_packet *p, int dir, __u64 now)
 {
 	__u32 packets = skb->gso_segs ?: 1;
@@ -23,13 +23,15 @@ MS_INLINE void account(struct __sk_buff *skb, struct ms_session *s, struct ms_pa
 	__sync_fetch_and_add(&s->bytes[dir & 1], p->ip_len);
 	if (s->last_jiffies != now)
 		s->last_jiffies = now;
-	if (p->l4 == MS_IP_TCP) {
-		int end = tcp_step(s, p, dir);
-		if (end)
-			emit_end(&p->key, s, end);
-	} else if (dir == MS_TO_CLIENT && s->timeout == MS_TIMEOUT_UDP) {
+	if (dir == MS_TO_CLIENT && s->timeout == MS_TIMEOUT_UDP)
 		s->timeout = MS_TIMEOUT_UDP_STREAM;
-	}
+}
+
+MS_INLINE void end_session(struct ms_key *key, struct ms_session *s, __u8 end)
+{
+	emit_end(key, s, end);
+	if (!sessions_delete(key))
+		count(MS_STAT_DELETES);
 }
 
 /* 53 bits, so that JSON readers with doubles keep it: 16 ns of boot time, then the CPU. */
@@ -58,11 +60,13 @@ MS_INLINE struct ms_session *create(struct __sk_buff *skb, struct ms_packet *p, 
 	s->vlan[1] = p->vlan[1];
 	if (p->l4 == MS_IP_TCP) {
 		if (flags & MS_SESSION_MIDSTREAM) {
-			s->tcp[0] = MS_TCP_ESTABLISHED;
-			s->tcp[1] = MS_TCP_ESTABLISHED;
-			s->ack[server_is_source ? 0 : 1] = p->seq;
+			tcp_adopt(s, p, server_is_source ? MS_TO_CLIENT : MS_TO_SERVER);
+		} else {
+			s->tcp[MS_TO_SERVER] = MS_TCP_SYN_SENT;
+			s->tcp[MS_TO_CLIENT] = MS_TCP_LISTEN;
+			s->timeout = MS_TIMEOUT_SYN;
+			tcp_open(s, p, &room->options, MS_TO_SERVER);
 		}
-		s->timeout = tcp_timeout(s);
 	} else if (p->l4 == MS_IP_UDP) {
 		s->timeout = MS_TIMEOUT_UDP;
 	} else if (p->l4 == MS_IP_ICMP || p->l4 == MS_IP_ICMPV6) {

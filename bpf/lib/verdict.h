@@ -150,6 +150,24 @@ MS_INLINE int provisional_changes(struct ms_session *s, struct ms_packet *p, int
 	return p->payload_len && (__s32)(p->seq - s->ident_end) < 0;
 }
 
+/* A segment that belongs to no state or window of its session. It is no evidence and keeps nothing alive; its
+ * payload goes on only where all bytes do. To a SYN the receiver must be able to answer (RFC 5961 4.2). */
+MS_INLINE int stray(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg,
+		    __u32 reason)
+{
+	int monitor = (s->verdict >> MS_WORD_MONITOR) & 1;
+
+	if (reason == MS_REASON_CLOSED)
+		return drop(reason, monitor);
+	count(MS_STAT_TCP_STATE + ((reason - MS_REASON_TCP_STATE) & 7));
+	int harmless = !p->payload_len || word_verdict(s->verdict) == MS_VERDICT_ALLOW;
+	int asks = reason == MS_REASON_TCP_SYN && !p->payload_len && !(p->tcp_flags & MS_TCP_ACK_BIT);
+	if (!harmless || (cfg->strict_tcp && !asks))
+		return drop(reason, monitor);
+	count_packets(skb, MS_STAT_FAST);
+	return MS_PASS;
+}
+
 MS_INLINE int act(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, int dir,
 		  int hook, __u64 now)
 {

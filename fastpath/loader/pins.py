@@ -30,6 +30,7 @@ SLOTS = {
     int(abi.Prog.IDENTIFY): "ms_identify",
     int(abi.Prog.RESET): "ms_reset",
     int(abi.Prog.DECIDE): "ms_decide",
+    int(abi.Prog.TCP): "ms_tcp",
 }
 PROGRAMS = (*SLOTS.values(), "ms_tap", "ms_release", "ms_wall", "ms_apply", "ms_walk")
 MAPS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,8 +70,9 @@ class KernelSessions:
         if raw is None:
             return None
         session = abi.Session.from_buffer_copy(raw)
+        tcp = abi.Key.from_buffer_copy(key).l4 == socket.IPPROTO_TCP
         isn = tuple(
-            session.isn[side] if session.tcp[side] != abi.Tcp.NONE else None
+            session.isn[side] if tcp and session.tcp[side] != abi.Tcp.LISTEN else None
             for side in (abi.Direction.SERVER, abi.Direction.CLIENT)
         )
         # Frames were released before: another inspector saw the start, this one will not.

@@ -12,7 +12,7 @@ from fastpath.abi import Action, End, EventKind, Op, Protocol, Reason, Scope, St
 from fastpath.config import Inspection
 from fastpath.policy.model import Log, all_protocols
 from fastpath.word import Word
-from tests.bpf.harness import Flow, Kernel, judged, rule
+from tests.bpf.harness import PEER_ISN, Flow, Kernel, judged, rule
 
 pytestmark = pytest.mark.root
 
@@ -113,6 +113,7 @@ def test_a_verdict_of_the_revision_before_is_refused(kernel: Kernel, flow: Flow)
 
 def test_a_verdict_for_a_connection_that_was_replaced_is_refused(kernel: Kernel, flow: Flow) -> None:
     session = held(kernel, flow)
+    kernel.send(flow.segment("R", PEER_ISN + 1, back=True))
     assert kernel.send(flow.segment("S", 99999)).said == "pass"
     assert verdict(kernel, flow, session, Verdict.ALLOW).status == Status.STALE_ID
 

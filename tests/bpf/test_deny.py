@@ -71,7 +71,7 @@ def test_a_denied_syn_is_refused(kernel: Kernel, flow: Flow, tagged: bool) -> No
     assert (outcome.said, judged(outcome.session)) == ("redirect policy", "deny policy 1")
     check_reset(outcome.frame, syn, back=True, seq=0, ack=ISN + 1, flags="RA")
     assert outcome.stats["resets"] == 1
-    assert states(outcome.entry) == ("reset", "reset")
+    assert states(outcome.entry) == ("closed", "closed")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_open_connection_is_reset_on_both_sides(kernel: Kernel, flow: Flow) -
         check_reset(hear(), sent, back=True, seq=PEER_ISN + 1, ack=0, flags="R")
     assert outcome.said == "pass protocol"
     check_reset(outcome.frame, sent, back=False, seq=ISN + 1, ack=PEER_ISN + 1, flags="RA")
-    assert (outcome.stats["resets"], states(outcome.entry)) == (2, ("reset", "reset"))
+    assert (outcome.stats["resets"], states(outcome.entry)) == (2, ("closed", "closed"))
     assert [event.kind for event in kernel.events()] == [abi.EventKind.VERDICT, abi.EventKind.END]
     # The receiver is told once; later segments only answer their sender.
     again = kernel.send(flow.data(b"more", len(SSH)))

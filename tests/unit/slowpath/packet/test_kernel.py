@@ -73,7 +73,7 @@ def test_no_session(names: RuleNames) -> None:
 
 
 def test_a_side_whose_syn_was_not_seen_has_no_sequence_number(names: RuleNames) -> None:
-    kernel = Kernel({FLOW.key: session(tcp=(abi.Tcp.SYN_SENT, abi.Tcp.NONE), isn=(100, 0))})
+    kernel = Kernel({FLOW.key: session(tcp=(abi.Tcp.SYN_SENT, abi.Tcp.LISTEN), isn=(100, 0))})
     info = KernelSessions(kernel.pins, names).session(FLOW.key)
     assert info is not None
     assert info.isn == (100, None)
