@@ -15,6 +15,7 @@ from tests.lab.namespaces import LabError
 
 NAMES = (
     "packet_cost",
+    "hit_parts",
     "round_trip",
     "connections",
     "udp_packets",

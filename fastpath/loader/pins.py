@@ -64,12 +64,12 @@ class Table:
 
 
 class Pins:
-    """Pinned programs and maps of one table under one pin root."""
+    """Pinned programs and maps of one table under one pin root; `text` is the flattened C source."""
 
-    def __init__(self, root: Path, table: Table) -> None:
+    def __init__(self, root: Path, table: Table, text: str | None = None) -> None:
         self.root = root
         self.table = table
-        self._text = flatten()
+        self._text = flatten() if text is None else text
         self.base = root / abi.ABI_HASH
         self.directory = self.base / digest(self._text, repr(table))
 

@@ -258,11 +258,11 @@ def sweep() -> None:
 
 
 class Kernel:
-    """The loaded programs of one test session."""
+    """The loaded programs of one test session; `text` in place of the source, `name` apart from others."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str | None = None, name: str = "", capacity: int = CAPACITY) -> None:
         sweep()
-        self.pins = Pins(BPFFS / f"{PREFIX}{os.getpid()}", Table(CAPACITY))
+        self.pins = Pins(BPFFS / f"{PREFIX}{os.getpid()}" / name, Table(capacity), text)
         try:
             self.pins.load()
             self.programs: dict[str, Program] = {name: self.pins.program(name) for name in PROGRAMS}
@@ -285,7 +285,7 @@ class Kernel:
             (),
             Path("policy.yaml"),
             Path("rules.d"),
-            capacity=CAPACITY,
+            capacity=capacity,
             inspection=inspection,
         )
         self._default = self.config
@@ -297,6 +297,8 @@ class Kernel:
         self._ring.close()
         self.namespace.close()
         self.pins.unload()
+        with contextlib.suppress(OSError):
+            (BPFFS / f"{PREFIX}{os.getpid()}").rmdir()
 
     def reset(self) -> None:
         """As after loading, but for counters and policy: a test begins by saying which it means."""

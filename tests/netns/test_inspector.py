@@ -166,7 +166,7 @@ def test_a_denied_request_resets_both_sides(gateway: Gateway, host: str) -> None
         assert remains(server) == (b"", "reset")
         record = record_of(gateway, port_of(client), event="verdict", verdict="deny")
     assert (record["rule"], record["rule_file"], record["enforced"]) == ("web", "web", True)
-    assert session_of(gateway, record["flow"]["sport"])["tcp"] == ["reset", "reset"]
+    assert session_of(gateway, record["flow"]["sport"])["tcp"] == ["closed", "closed"]
 
 
 def test_a_pipelined_request_is_judged_by_itself(gateway: Gateway) -> None:
