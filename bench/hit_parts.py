@@ -24,13 +24,13 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
         ("tcp_advance(s, &p, p.seq + p.payload_len, dir, s->scale[dir & 1]);", ""),
     ),
     "session_counters": (
-        ("__sync_fetch_and_add(&s->packets[dir & 1], packets);", ""),
+        ("__sync_fetch_and_add(&s->packets[dir & 1], p->segments);", ""),
         ("__sync_fetch_and_add(&s->bytes[dir & 1], p->ip_len);", ""),
     ),
     "statistics": (
         ("struct ms_counters *counters = stats_get();\n\tif (counters) {\n\t\tcounters->stats[MS_STAT_PACKETS]",
          "struct ms_counters *counters = 0;\n\tif (counters) {\n\t\tcounters->stats[MS_STAT_PACKETS]"),
-        ("\tcount_n(stat, skb->gso_segs ?: 1);", ""),
+        ("\tcount_n(stat, p->segments);", ""),
     ),
     "clock": (
         ("\t__u64 now = bpf_jiffies64();\n\n\tif (!cfg)\n\t\treturn MS_DROP;\n\t/* Seen only",

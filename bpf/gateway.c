@@ -60,7 +60,7 @@ MS_INLINE int released(struct __sk_buff *skb, struct ms_packet *p, struct ms_ses
 	__u64 word = s->verdict;
 
 	__sync_fetch_and_add(&s->released[dir & 1], 1);
-	count_packets(skb, MS_STAT_RELEASED);
+	count_packets(p, MS_STAT_RELEASED);
 	if (word_verdict(word) == MS_VERDICT_DENY)
 		return deny(skb, p, word, hook);
 	return MS_PASS;
@@ -100,7 +100,7 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 	}
 	struct ms_counters *counters = stats_get();
 	if (counters) {
-		counters->stats[MS_STAT_PACKETS] += skb->gso_segs ?: 1;
+		counters->stats[MS_STAT_PACKETS] += p.segments;
 		counters->stats[MS_STAT_BYTES] += p.ip_len;
 	}
 	if (p.kind == MS_KIND_FRAGMENT)
@@ -135,7 +135,7 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 			return stray(skb, &p, s, cfg, reason);
 		tcp_advance(s, &p, p.seq + p.payload_len, dir, s->scale[dir & 1]);
 	}
-	account(skb, s, &p, dir, now);
+	account(s, &p, dir, now);
 	if (p.first_fragment)
 		fragment_first(&p, s->verdict, now);
 	return act(skb, &p, s, cfg, dir, hook, now);
@@ -251,7 +251,7 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 			return tail(skb, p, MS_PROG_TCP, hook, 0);
 	}
 	int dir = direction_of(s, p);
-	account(skb, s, p, dir, now);
+	account(s, p, dir, now);
 	if (p->first_fragment)
 		fragment_first(p, s->verdict, now);
 	return act(skb, p, s, cfg, dir, hook, now);
@@ -286,7 +286,7 @@ MS_PROGRAM(ms_tcp)(struct __sk_buff *skb)
 	int reason = tcp_step(s, p, &room->options, dir, &end);
 	if (reason && !word_blocks(s->verdict))
 		return stray(skb, p, s, cfg, reason);
-	account(skb, s, p, dir, now);
+	account(s, p, dir, now);
 	if (end)
 		emit_end(&p->key, s, end);
 	if (p->first_fragment)
@@ -358,7 +358,7 @@ MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
 		s->ident_end = p->seq + p->payload_len;
 		s->provisional = 1 + dir;
 	}
-	count_packets(skb, MS_STAT_FAST);
+	count_packets(p, MS_STAT_FAST);
 	return MS_PASS;
 }
 

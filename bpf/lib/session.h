@@ -15,11 +15,9 @@ MS_INLINE int expired(const struct ms_session *s, const struct ms_config *cfg, _
 }
 
 /* Counters and time. One call for each packet that belongs to its session, never for a released one. */
-MS_INLINE void account(struct __sk_buff *skb, struct ms_session *s, struct ms_packet *p, int dir, __u64 now)
+MS_INLINE void account(struct ms_session *s, struct ms_packet *p, int dir, __u64 now)
 {
-	__u32 packets = skb->gso_segs ?: 1;
-
-	__sync_fetch_and_add(&s->packets[dir & 1], packets);
+	__sync_fetch_and_add(&s->packets[dir & 1], p->segments);
 	__sync_fetch_and_add(&s->bytes[dir & 1], p->ip_len);
 	if (s->last_jiffies != now)
 		s->last_jiffies = now;

@@ -28,7 +28,8 @@ MS_INLINE int inspector_alive(struct ms_config *cfg, __u64 now)
 }
 
 /* Redirect the frame to the inspector. */
-MS_INLINE int hold(struct __sk_buff *skb, struct ms_session *s, struct ms_config *cfg, int dir, int hook)
+MS_INLINE int hold(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, int dir,
+		   int hook)
 {
 	/* Coming back it would count as meant for the gateway, whoever it was sent to. */
 	if (skb->pkt_type != 0 && hook == MS_INGRESS)
@@ -42,7 +43,7 @@ MS_INLINE int hold(struct __sk_buff *skb, struct ms_session *s, struct ms_config
 	if (hook == MS_EGRESS && !(s->told & (2 << dir)))
 		s->told |= 2 << dir;
 	__sync_fetch_and_add(&s->held[dir & 1], 1);
-	count_packets(skb, MS_STAT_HELD);
+	count_packets(p, MS_STAT_HELD);
 	return bpf_redirect(cfg->tap_ifindex, 0);
 }
 
@@ -90,14 +91,14 @@ MS_INLINE int inspect(struct __sk_buff *skb, struct ms_packet *p, struct ms_sess
 		      __u64 word, int dir, int hook, __u64 now)
 {
 	if (carries_nothing(p)) {
-		count_packets(skb, MS_STAT_FAST);
+		count_packets(p, MS_STAT_FAST);
 		return MS_PASS;
 	}
 	if (!inspector_alive(cfg, now))
 		return inspector_down(skb, p, s, cfg, word, hook);
 	if (p->first_fragment)
 		return drop(MS_REASON_FRAGMENT, (word >> MS_WORD_MONITOR) & 1);
-	return hold(skb, s, cfg, dir, hook);
+	return hold(skb, p, s, cfg, dir, hook);
 }
 
 /*
@@ -109,7 +110,7 @@ MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_sessio
 		    int dir, int hook, __u64 now)
 {
 	if (carries_nothing(p)) {
-		count_packets(skb, MS_STAT_FAST);
+		count_packets(p, MS_STAT_FAST);
 		return MS_PASS;
 	}
 	int other = (dir ^ 1) & 1;
@@ -128,10 +129,10 @@ MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_sessio
 		count(MS_STAT_DRAINS);
 	}
 	if (overdue || !behind) {
-		count_packets(skb, MS_STAT_FAST);
+		count_packets(p, MS_STAT_FAST);
 		return MS_PASS;
 	}
-	return hold(skb, s, cfg, dir, hook);
+	return hold(skb, p, s, cfg, dir, hook);
 }
 
 /*
@@ -164,7 +165,7 @@ MS_INLINE int stray(struct __sk_buff *skb, struct ms_packet *p, struct ms_sessio
 	int asks = reason == MS_REASON_TCP_SYN && !p->payload_len && !(p->tcp_flags & MS_TCP_ACK_BIT);
 	if (!harmless || (cfg->strict_tcp && !asks))
 		return drop(reason, monitor);
-	count_packets(skb, MS_STAT_FAST);
+	count_packets(p, MS_STAT_FAST);
 	return MS_PASS;
 }
 
@@ -182,11 +183,11 @@ MS_INLINE int act(struct __sk_buff *skb, struct ms_packet *p, struct ms_session 
 			s->verdict = word;
 			return inspect(skb, p, s, cfg, word, dir, hook, now);
 		}
-		count_packets(skb, MS_STAT_FAST);
+		count_packets(p, MS_STAT_FAST);
 		return MS_PASS;
 	case MS_VERDICT_UNDECIDED:
 		if (p->payload_len == 0) {
-			count_packets(skb, MS_STAT_FAST);
+			count_packets(p, MS_STAT_FAST);
 			return MS_PASS;
 		}
 		return tail(skb, p, MS_PROG_IDENTIFY, hook, 0);
