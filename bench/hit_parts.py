@@ -17,6 +17,9 @@ from fastpath.libbpf import Program
 from fastpath.loader.source import flatten
 from tests.bpf.harness import Kernel, rule
 
+_REVISION = "\tif (word_revision(s->verdict) != cfg->revision)\n\t\treturn tail(skb, &p, MS_PROG_JUDGE, hook, 0);\n"
+_BEHIND_IT = "\tif (p.l4 == MS_IP_TCP && !word_blocks"
+
 # Part: (text, what stands in its place).
 PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "window": (
@@ -39,8 +42,7 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
          "return 0;"),
     ),
     "revision": (
-        ("\tif (word_revision(s->verdict) != cfg->revision)\n\t\treturn tail(skb, &p, MS_PROG_JUDGE, hook, 0);\n"
-         "\tif (p.l4 == MS_IP_TCP && !word_blocks", "\tif (p.l4 == MS_IP_TCP && !word_blocks"),
+        (f"{_REVISION}{_BEHIND_IT}", _BEHIND_IT),
     ),
 }  # fmt: skip
 
