@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "3ba033f677c7"
+ABI_HASH = "7ec2c1878c72"
 
 
 class Verdict(IntEnum):
@@ -175,7 +175,8 @@ class Stat(IntEnum):
     MONITORED = 17
     BAD_TCP = 18
     DRAINS = 19
-    MAX = 20
+    ACCELERATED = 24
+    MAX = 32
 
 
 class Pressure(IntEnum):
@@ -229,6 +230,8 @@ class Limit(IntEnum):
     FAILSAFE_PORTS = 16
     DRAIN_PACKETS = 256
     MANAGED_NEAR = 4
+    HOPS = 8192
+    HOP_TICK = 6
 
 
 class Prog(IntEnum):
@@ -238,7 +241,14 @@ class Prog(IntEnum):
     IDENTIFY = 3
     RESET = 4
     DECIDE = 5
+    ROUTE = 6
+    ACCELERATE = 7
     MAX = 8
+
+
+class HopWord(IntEnum):
+    NUMBER = 65535
+    CLOCK = 16
 
 
 class Key(Structure):
@@ -269,10 +279,9 @@ class Session(Structure):
         ("ack", c_uint32 * 2),
         ("edge", c_uint32 * 2),
         ("window", c_uint16 * 2),
-        ("hop", c_uint16 * 2),
+        ("hop", c_uint32 * 2),
         ("isn", c_uint32 * 2),
         ("ident_end", c_uint32),
-        ("rule_hash", c_uint32),
         ("id", c_uint64),
         ("first_ns", c_uint64),
         ("held", c_uint32 * 2),
@@ -282,10 +291,22 @@ class Session(Structure):
         ("syn", c_uint32),
         ("cpu", c_uint16 * 2),
         ("vlan", c_uint16 * 2),
+        ("rule_hash", c_uint32),
         ("protocol", c_uint8),
         ("first_protocol", c_uint8),
         ("logged", c_uint8),
-        ("pad", c_uint8 * 5),
+        ("pad", c_uint8),
+    )
+
+
+class Hop(Structure):
+    _fields_ = (
+        ("link", c_uint32 * 3),
+        ("from", c_uint32),
+        ("ifindex", c_uint32),
+        ("mtu", c_uint32),
+        ("turn", c_uint32),
+        ("pad", c_uint32),
     )
 
 
@@ -322,7 +343,7 @@ class Config(Structure):
         ("mark_judged", c_uint32),
         ("managed", c_uint32 * 4),
         ("managed_far", c_uint32),
-        ("far_pad", c_uint32),
+        ("route_mtu", c_uint32),
         ("timeouts", c_uint64 * 8),
         ("inspector_timeout", c_uint64),
         ("drain_timeout", c_uint64),
@@ -331,7 +352,8 @@ class Config(Structure):
         ("failsafe", c_uint16 * 16),
         ("monitor", c_uint32),
         ("pressure", c_uint8),
-        ("pad", c_uint8 * 3),
+        ("hop_age", c_uint8),
+        ("hop_clock", c_uint16),
     )
 
 
