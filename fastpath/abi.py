@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "7ec2c1878c72"
+ABI_HASH = "e6a9393fbf96"
 
 
 class Verdict(IntEnum):

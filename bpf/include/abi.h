@@ -325,7 +325,7 @@ enum ms_hop_word {
 	MS_HOP_CLOCK = 16,
 };
 
-/* Where packets that came in at `from` go on. All but `turn` is written once, before others see it. */
+/* Where packets that came in at `from` go on. All but `turn` is written once. */
 struct ms_hop {
 	__u32 link[3]; /* destination and source address, as they stand in the frame */
 	__u32 from;    /* ifindex */

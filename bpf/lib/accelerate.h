@@ -8,9 +8,11 @@
  * holds for a second (`hop_age`), then the routing table is asked again: changes of routes, neighbours, links and
  * MTUs need nothing else to take effect; the daemon makes them so at once (`hop_clock`).
  *
- * A hop, once in the map, never changes and never goes: its number stands for these link addresses, and no CPU can
- * read half of one and half of another. BPF_NOEXIST settles who is first at a number. They are few, as many as
- * there are neighbours; if their numbers run out, those who come late take the stack's way.
+ * A hop never changes and never goes: its number stands for these link addresses, and no CPU can read half of one
+ * and half of another. Only who was first at a number (BPF_NOEXIST in `hop_claims`) fills it in, and each word of it
+ * goes once from zero to what it stays; while one is zero, it is not there yet. Hops are few, as many as there
+ * are neighbours; if the numbers run out, those who come late take the stack's way. An array, because a hash
+ * map costs 24 ns more a packet.
  */
 #ifndef MS_ACCELERATE_H
 #define MS_ACCELERATE_H
@@ -114,15 +116,15 @@ MS_INLINE __u32 hop_number(struct bpf_fib_lookup *fib, struct ms_config *cfg, __
 	__u64 hash = (mine[0] ^ (mine[1] >> 7) ^ (mine[2] << 9)) * 0x9e3779b97f4a7c15ULL;
 #pragma nounroll
 	for (int n = 0; n < MS_HOP_PROBES; n++) {
-		__u32 number = (((hash >> 40) + n) & (MS_HOPS - 1)) + 1;
+		__u32 number = ((hash >> 40) + n) & (MS_HOPS - 1);
 		struct ms_hop *there = hops_lookup(&number);
-		if (!there) {
-			hops_insert(&number, &hop);
-			there = hops_lookup(&number);
+		if (number && there) {
+			const __u64 *its = (const __u64 *)there;
+			if (!its[0] && !hop_claims_insert(&number))
+				*there = hop;
+			if (its[0] == mine[0] && its[1] == mine[1] && its[2] == mine[2])
+				return number;
 		}
-		const __u64 *its = (const __u64 *)there;
-		if (its && its[0] == mine[0] && its[1] == mine[1] && its[2] == mine[2])
-			return number;
 		ms_jump_back();
 	}
 	return 0;
@@ -196,7 +198,9 @@ MS_INLINE int redirect_to_hop(struct __sk_buff *skb, struct ms_config *cfg)
 	__u32 number = skb->cb[2];
 	struct ms_hop *hop = hops_lookup(&number);
 
-	if (!hop || hop->from != skb->ifindex || skb->cb[3] > hop->mtu)
+	/* All of it is there: also its MTU, or everything is too long. */
+	if (!hop || hop->from != skb->ifindex || skb->cb[3] > hop->mtu || !hop->link[0] || !hop->link[1] ||
+	    !hop->link[2] || !hop->ifindex)
 		return MS_PASS;
 	/* A neighbour whose entry nobody uses is never probed, and may be gone for long (RFC 4861 7.3.3):
 	 * now and then the stack sends it a packet. */

@@ -35,7 +35,7 @@ SLOTS = {
 }
 PROGRAMS = (*SLOTS.values(), "ms_tap", "ms_release", "ms_wall", "ms_apply", "ms_walk")
 MAPS = (
-    "fragments", "config", "stats", "scratch", "heartbeat", "managed", "hops", "events", "progs",
+    "fragments", "config", "stats", "scratch", "heartbeat", "managed", "hops", "hop_claims", "events", "progs",
     "pol_addr", "pol_port", "pol_set", "pol_rule",
 )  # fmt: skip
 SESSIONS = "sessions"
