@@ -6,6 +6,7 @@
  *   ms_judge                no session, an ended one, or an older revision: walk the policy
  *   ms_tcp                  segments that open, close or reset a connection, or come while it opens or closes
  *   ms_identify, ms_decide  first payload of an undecided session: what is it, and the policy again
+ *   ms_route, ms_accelerate  next hop of an allowed packet, and past the stack to it
  *   ms_reset                answer a denied TCP segment
  *   ms_tap                  frames that the inspector released
  *   ms_release              released frames to the CPU of their flow
@@ -34,6 +35,8 @@
 #include "lib/events.h"
 #include "lib/tcp.h"
 #include "lib/session.h"
+#include "lib/tail.h"
+#include "lib/accelerate.h"
 #include "lib/verdict.h"
 #include "lib/fragments.h"
 #include "lib/judge.h"
@@ -147,14 +150,7 @@ MS_INLINE int judged_at_ingress(struct __sk_buff *skb)
 	__u32 ifindex = skb->ingress_ifindex;
 	struct ms_config *cfg = config_get();
 
-	if (!ifindex || !cfg)
-		return 0;
-	/* The first few stand in the settings, a cache line that the ingress program has just read. */
-	for (int n = 0; n < MS_MANAGED_NEAR; n++) {
-		if (cfg->managed[n] == ifindex)
-			return 1;
-	}
-	return cfg->managed_far && managed_lookup(&ifindex);
+	return ifindex && cfg && is_managed(cfg, ifindex);
 }
 
 MS_PROGRAM(ms_ingress)(struct __sk_buff *skb)
@@ -360,6 +356,27 @@ MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
 	}
 	count_packets(p, MS_STAT_FAST);
 	return MS_PASS;
+}
+
+MS_PROGRAM(ms_route)(struct __sk_buff *skb)
+{
+	struct ms_config *cfg = config_get();
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+
+	if (!cfg || !room)
+		return MS_PASS;
+	struct ms_packet *p = &room->packet;
+	struct ms_session *s = sessions_lookup(&p->key);
+	if (!s)
+		return MS_PASS;
+	return accelerate(skb, p, route(skb, p, s, cfg, direction_of(s, p)));
+}
+
+MS_PROGRAM(ms_accelerate)(struct __sk_buff *skb)
+{
+	struct ms_config *cfg = config_get();
+
+	return cfg ? redirect_to_hop(skb, cfg) : MS_PASS;
 }
 
 MS_PROGRAM(ms_reset)(struct __sk_buff *skb)

@@ -21,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from fastpath import abi
+from fastpath.accelerate import RouteChanges
 from fastpath.admin import AdminError, AdminServer
 from fastpath.config import load_config
 from fastpath.document import InvalidDocumentError
@@ -81,16 +82,17 @@ class Service:
             )  # fmt: skip
             trim_memory()
             try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [
-                        group.create_task(self._every(PRESSURE_INTERVAL, self._press)),
-                        group.create_task(self._every(FOLLOW_INTERVAL, self._follow)),
-                        group.create_task(self._every(self.config.sweep, self._sweep)),
-                        group.create_task(self._reloads()),
-                    ]
-                    await self._stop.wait()
-                    for task in tasks:
-                        task.cancel()
+                with RouteChanges(self.gateway.acceleration):
+                    async with asyncio.TaskGroup() as group:
+                        tasks = [
+                            group.create_task(self._every(PRESSURE_INTERVAL, self._press)),
+                            group.create_task(self._every(FOLLOW_INTERVAL, self._follow)),
+                            group.create_task(self._every(self.config.sweep, self._sweep)),
+                            group.create_task(self._reloads()),
+                        ]
+                        await self._stop.wait()
+                        for task in tasks:
+                            task.cancel()
             finally:
                 await admin.stop()
             log.info("stopped; the kernel goes on with what is loaded")
@@ -117,6 +119,7 @@ class Service:
                 "rules": self.gateway.rules,
             },
             "interfaces": {name: self.gateway.attachment.ifindex.get(name) for name in self.config.interfaces},
+            "accelerate": self.gateway.acceleration.status,
             "tap": self.gateway.config.tap,
             "pins": str(self.gateway.pins.directory),
             "inspector": {

@@ -21,7 +21,7 @@ MS_INLINE void apply_verdict(struct ms_command *c, struct ms_session *s, __u64 n
 		count(MS_STAT_OFFLOADED);
 		/* Frames are still on their way through the tap: hand over in order. */
 		if (s->held[0] != s->released[0] || s->held[1] != s->released[1]) {
-			s->drain_jiffies = now;
+			s->stamp = now;
 			s->told &= ~(MS_STRAIGHT_BIT | MS_STRAIGHT_BIT << 1);
 			word = word_with_verdict(word, MS_VERDICT_DRAIN);
 		}

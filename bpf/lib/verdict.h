@@ -3,24 +3,6 @@
 #ifndef MS_VERDICT_H
 #define MS_VERDICT_H
 
-/* The next program finds the parsed packet in scratch memory, which nothing else on this CPU
- * uses meanwhile. There the verifier does not follow its fields, as it would through a second
- * parse: that alone costs it 100,000 instructions, times every path behind. */
-MS_INLINE int tail(struct __sk_buff *skb, struct ms_packet *p, int slot, int hook, __u32 why)
-{
-	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
-
-	if (room) {
-		if (p != &room->packet)
-			__builtin_memcpy(&room->packet, p, sizeof(*p));
-		skb->cb[0] = hook;
-		skb->cb[1] = why;
-		progs_call(skb, slot);
-	}
-	/* An empty slot: a half-done load. Fail closed. */
-	return drop(MS_REASON_NO_POLICY, 0);
-}
-
 MS_INLINE int inspector_alive(struct ms_config *cfg, __u64 now)
 {
 	__u64 *beat = heartbeat_get();
@@ -116,12 +98,13 @@ MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_sessio
 	int other = (dir ^ 1) & 1;
 	__u32 waiting = s->held[dir & 1] - s->released[dir & 1];
 	int behind = waiting || (s->held[dir & 1] && s->cpu[dir & 1] != bpf_get_smp_processor_id());
-	int overdue = (__u32)now - s->drain_jiffies > cfg->drain_timeout || waiting > MS_DRAIN_PACKETS;
+	int overdue = (__u32)now - s->stamp > cfg->drain_timeout || waiting > MS_DRAIN_PACKETS;
 
 	if (!behind && !(s->told & (MS_STRAIGHT_BIT << dir)))
 		s->told |= MS_STRAIGHT_BIT << dir;
 	if (overdue || (!behind && (!s->held[other] || (s->told & (MS_STRAIGHT_BIT << other))))) {
 		s->verdict = word_with_verdict(word, MS_VERDICT_ALLOW);
+		s->stamp = 0;
 		if (overdue && waiting) {
 			s->held[dir & 1] = s->released[dir & 1];
 			count(MS_STAT_DRAIN_LIMIT);
@@ -184,7 +167,7 @@ MS_INLINE int act(struct __sk_buff *skb, struct ms_packet *p, struct ms_session 
 			return inspect(skb, p, s, cfg, word, dir, hook, now);
 		}
 		count_packets(p, MS_STAT_FAST);
-		return MS_PASS;
+		return forward(skb, p, s, cfg, dir, hook, now);
 	case MS_VERDICT_UNDECIDED:
 		if (p->payload_len == 0) {
 			count_packets(p, MS_STAT_FAST);

@@ -45,7 +45,7 @@ def uncommented(text: str) -> str:
 
 KNOWN = {
     "rules", "run_dir", "pin_root", "tap", "prio", "mark", "sessions", "timeouts", "failsafe", "exceptions",
-    "inspector", "records", "listen", "log_level",
+    "inspector", "records", "listen", "log_level", "accelerate",
 }  # fmt: skip
 
 
