@@ -61,6 +61,13 @@ async def refuse(route: Any, config: Config) -> None:
 
 async def obstacle(route: Any, config: Config) -> str | None:
     """Why packets between these interfaces must not go past the stack; None if they may."""
+    try:
+        return await _obstacle(route, config)
+    except (OSError, NetlinkError) as error:
+        return f"cannot tell what this host does with them: {error}"
+
+
+async def _obstacle(route: Any, config: Config) -> str | None:
     async for chain in _chains(config.interfaces):
         return f"nftables: {chain}"
     for family, file in (("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")):

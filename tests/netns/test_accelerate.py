@@ -382,6 +382,7 @@ OBSTACLES = {
         "the chain netdev f c (hook ingress) has rules",
     ),
 }
+LATER = "tc filter add dev seg1 ingress prio 50000 protocol ip u32 match u32 0 0 flowid 1:1"
 HARMLESS = """\
 table inet harmless {
   chain in { type filter hook input priority 0; policy drop; tcp dport 22 accept; }
@@ -423,10 +424,7 @@ def test_refused_at_start_for_what_is_no_netfilter(what: str) -> None:
                 "IPsec policies",
             ),
             "filter": (
-                (
-                    "tc qdisc add dev seg1 clsact && "
-                    "tc filter add dev seg1 ingress prio 50000 protocol ip u32 match u32 0 0 flowid 1:1"
-                ),
+                f"tc qdisc add dev seg1 clsact && {LATER}",
                 "seg1 has an ingress filter of another at prio 50000, behind ours",
             ),
             "master": ("ip link add br9 type bridge && ip link set seg0 master br9", "seg0 belongs to br9"),
