@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -162,8 +163,21 @@ def _stats(options: argparse.Namespace) -> int:
     from fastpath.gateway import open_map  # noqa: PLC0415  of this command alone
     from fastpath.statistics import read_counters  # noqa: PLC0415  of this command alone
 
-    counters = read_counters(open_map(config.load_config(options.config), "stats"))
-    _show({"packets": counters.stats, "drops": counters.drops, "live": counters.live}, options.output)
+    settings = config.load_config(options.config)
+    counters = read_counters(open_map(settings, "stats"))
+    live = sum(count for count, *_ in open_map(settings, "sessions").batches())
+    sessions: dict[str, Any] = {
+        "live": live,
+        "capacity": settings.capacity,
+        "evictions": max(0, counters.balance - live),
+        "swept": None,
+        "emergency_sweeps": None,
+    }
+    # What only the daemon knows, if there is one.
+    with contextlib.suppress(admin_client.DaemonUnreachableError):
+        told = admin_client.fetch_status(settings.fastpath_socket)["sessions"]
+        sessions |= {name: told[name] for name in ("evictions", "swept", "emergency_sweeps")}
+    _show({"packets": counters.stats, "drops": counters.drops, "sessions": sessions}, options.output)
     return ExitStatus.OK
 
 
