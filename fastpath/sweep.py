@@ -58,8 +58,8 @@ class Sweep:
         seen = gone = 0
         balances = cost = 0.0
         begin = time.thread_time()
+        now = self._commands.clocks().jiffies
         for count, keys, values in self._table.batches():
-            now = self._commands.clocks().jiffies
             # Batches cover equally many buckets, but for the last, so each moment counts by what it saw.
             balances += count * (read_counters(self._stats).balance + gone)
             seen += count

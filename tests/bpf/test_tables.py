@@ -79,10 +79,13 @@ def test_a_sweep_ends_only_what_is_over(million: Filled) -> None:
     assert established >= 900  # a few were the oldest when the table was full
     asyncio.run(sweep.full(NEVER, share=1))
     assert (sweep.swept, million.live) == (0, before)
-    aged(million, 3)
+    aged(million, 1.5)
+    mark = million.commands.clocks().jiffies
     # These are used once more.
     million.send(OPENING, SMALL, first=MILLION - SMALL)
-    asyncio.run(sweep.full([*NEVER[: Timeout.SYN], round(2.5 * million.hertz), *NEVER[Timeout.SYN + 1 :]], share=1))
+    ages = [*NEVER]
+    ages[Timeout.SYN] = million.commands.clocks().jiffies - mark + million.hertz
+    asyncio.run(sweep.full(ages, share=1))
     left = kinds(million)
     assert left["established"] == established
     assert 0.99 * SMALL <= left["syn"] <= SMALL
@@ -100,9 +103,9 @@ def test_an_emergency_sweep_takes_half_open_and_closed_sessions(
     before = kinds(million)
     assert (before["closing"], before["syn"] >= 900_000) == (1000, True)
     sweep = sweep_of(million)
-    # Longer than the sweep takes, so that what is sent just before it is too young throughout.
-    monkeypatch.setitem(_NEED, Timeout.SYN, 4.0)
-    aged(million, 4)
+    # However slow the machine, what is sent just before the sweep is too young for it.
+    monkeypatch.setitem(_NEED, Timeout.SYN, 2.0)
+    aged(million, 2)
     million.send(OPENING, 100, first=5_000_000)
     asyncio.run(sweep.emergency(million.revisions.settings.timeouts))
     left = kinds(million)
