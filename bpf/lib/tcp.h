@@ -44,7 +44,7 @@ MS_INLINE int tcp_step(struct ms_session *s, const struct ms_packet *p, int dir)
 	__u8 mine = s->tcp[dir & 1], theirs = s->tcp[other & 1];
 
 	if (flags & MS_TCP_ACK_BIT) {
-		if ((__s32)(p->ack - s->ack[dir & 1]) > 0 || mine < MS_TCP_ESTABLISHED)
+		if ((__s32)(p->ack - s->ack[dir & 1]) > 0 || mine < MS_TCP_ESTABLISHED || !s->ack[dir & 1])
 			s->ack[dir & 1] = p->ack;
 	}
 	/* The common case: data and acknowledgments of an open connection. */
