@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "3ba033f677c7"
+ABI_HASH = "924cc219f18d"
 
 
 class Verdict(IntEnum):
@@ -199,6 +199,7 @@ class Op(IntEnum):
     WALK = 5
     DISCARD = 6
     HEARTBEAT = 7
+    CLOSE = 8
 
 
 class Status(IntEnum):

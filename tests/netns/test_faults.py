@@ -346,6 +346,6 @@ def test_an_emergency_sweep_makes_room(lab: Lab) -> None:
         eventually(lambda: gateway.status()["sessions"]["pressure"] == "none")
         exchange(socks)
         assert before <= {row["session"] for row in gateway.sessions()}
-        assert gateway.status()["sessions"]["swept"] >= CAPACITY / 2
+        assert gateway.status()["sessions"]["swept"] >= CAPACITY / 4
         assert "emergency" in gateway.said(FASTPATH)
         assert gateway.stats()["sessions"]["emergency_sweeps"] >= 1
