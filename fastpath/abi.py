@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "bc5c753c0f07"
+ABI_HASH = "79892f0d6057"
 
 
 class Verdict(IntEnum):
@@ -216,6 +216,7 @@ class Op(IntEnum):
     WALK = 5
     DISCARD = 6
     HEARTBEAT = 7
+    CLOSE = 8
 
 
 class Status(IntEnum):

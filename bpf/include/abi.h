@@ -238,6 +238,7 @@ enum ms_op {
 	MS_OP_WALK = 5,	     /* walk the policy for `key`, touch nothing */
 	MS_OP_DISCARD = 6,   /* `count` held frames of direction `direction` will not come back */
 	MS_OP_HEARTBEAT = 7, /* the inspector lives */
+	MS_OP_CLOSE = 8,     /* end it as the operator wants: TCP is refused from now on, the rest deleted */
 };
 
 enum ms_status {

@@ -35,6 +35,10 @@ MS_INLINE int deny(struct __sk_buff *skb, struct ms_packet *p, __u64 word, int h
 		drop(word_reason(word), 1);
 		return MS_PASS;
 	}
+	/* The resets of `sessions close`: only the gateway itself sends at egress. */
+	if (word_reason(word) == MS_REASON_CLOSED && hook == MS_EGRESS && skb->ingress_ifindex == 0 &&
+	    (p->tcp_flags & MS_TCP_RST_BIT))
+		return MS_PASS;
 	if ((word & (1 << MS_WORD_RESET)) && p->l4 == MS_IP_TCP && !(p->tcp_flags & MS_TCP_RST_BIT) &&
 	    hook == MS_INGRESS && !p->first_fragment) {
 		drop(word_reason(word), 0);
