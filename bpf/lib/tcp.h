@@ -237,8 +237,11 @@ MS_INLINE int tcp_outside(struct ms_session *s, const struct ms_packet *p, int d
 	int other = (dir ^ 1) & 1;
 	__u32 edge = s->edge[dir & 1], end = s->end[other];
 
-	if (edge - p->seq > edge - s->ack[other] + tcp_slack(s, other))
-		return MS_REASON_TCP_SEQUENCE;
+	if (edge - p->seq > edge - s->ack[other] + tcp_slack(s, other)) {
+		/* Behind a byte or a FIN sent into a closed window (RFC 9293 3.8.6.1), acknowledgments go on. */
+		if (p->payload_len || (p->tcp_flags & MS_TCP_FIN_BIT) || p->seq != s->end[dir & 1])
+			return MS_REASON_TCP_SEQUENCE;
+	}
 	if (end - p->ack > end - s->ack[dir & 1] + tcp_slack(s, dir)) {
 		/* Of a flow whose beginning was not seen, more may have been sent than passed here. */
 		if (!(s->flags & MS_SESSION_MIDSTREAM) || p->ack - end > MS_TCP_MOST)
