@@ -21,16 +21,8 @@ SEGMENT = 3000
 # How many later packets may overtake one.
 OVERTAKEN = 3
 
-SYNCHRONIZED = {
-    "SYN_RECEIVED",
-    "ESTABLISHED",
-    "FIN_WAIT_1",
-    "FIN_WAIT_2",
-    "CLOSE_WAIT",
-    "CLOSING",
-    "LAST_ACK",
-    "TIME_WAIT",
-}
+CLOSING = {"FIN_WAIT_1", "FIN_WAIT_2", "CLOSE_WAIT", "CLOSING", "LAST_ACK", "TIME_WAIT"}
+SYNCHRONIZED = {"SYN_RECEIVED", "ESTABLISHED", *CLOSING}
 
 
 @dataclass
@@ -147,7 +139,7 @@ class Endpoint:
     def close(self) -> None:
         """CLOSE (3.10.4)."""
         following = {"SYN_RECEIVED": "FIN_WAIT_1", "ESTABLISHED": "FIN_WAIT_1", "CLOSE_WAIT": "LAST_ACK"}
-        if self.state in following and self.introduced:
+        if self.state in following and self.introduced and self.nxt <= self.edge:
             self.state = following[self.state]
             self.fin, self.nxt = self.nxt, self.nxt + 1
             self.emit(ACK | FIN, self.fin)
@@ -155,7 +147,8 @@ class Endpoint:
     def abort(self, *, bare: bool) -> None:
         """ABORT (3.10.5)."""
         if self.state in {"SYN_RECEIVED", "ESTABLISHED", "FIN_WAIT_1", "FIN_WAIT_2", "CLOSE_WAIT"} and self.introduced:
-            self.emit(RST if bare else RST | ACK, self.nxt)
+            # Behind a byte sent into a closed window it would be ignored (RFC 5961 3.2): at most at its edge.
+            self.emit(RST if bare else RST | ACK, min(self.nxt, max(self.edge, self.una)))
             self.end()
 
     def end(self) -> None:

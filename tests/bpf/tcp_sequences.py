@@ -5,9 +5,9 @@ A line is one segment and what must be known after it:
     > SYN,ACK 0 1 len=100 win=1000   SYN_SENT SYN_RECEIVED  tcp_ack   # RFC 9293 3.10.7.4: why
 
 `>` client to server, `<` back; flags; sequence number behind the sender's initial one; acknowledgment behind the
-peer's; options (len, win, ws = window scale, ts = timestamp value); the states of client and server. Then, if the segment
-is illegal, the statistic that counts it (`closed`: it is dropped for that reason); and behind `#`, where nf_conntrack is
-of another opinion about the state or about what is legal, the RFC section by which ours is right.
+peer's; options (len, win, ws = window scale, ts = timestamp value); the states of client and server. Then, if the
+segment is illegal, the statistic that counts it (`closed`: it is dropped for that reason); and behind `#`, where
+nf_conntrack is of another opinion about the state or about what is legal, the RFC section by which ours is right.
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ def conversations() -> Iterator[Sequence]:
     yield from simultaneous_openings()
     yield from closings()
     yield from resets()
+    yield from after_resets()
     yield from retransmissions()
     yield from wraps()
     yield from reuses()
@@ -374,6 +375,35 @@ def resets_after(states: str, prefix: str, steps: list[Step], *, back: bool) -> 
         }
     for name, (segment, then) in cases.items():
         yield Sequence("RST", f"{states}, from the {side}, {name}", f"{prefix}\n{arrow} {segment}  {then}")
+
+
+def after_resets() -> Iterator[Sequence]:
+    """What still comes from who has not got the reset, or was asked again."""
+    scripts = {
+        "a FIN": f"""{TALK}
+< RST 101                        CLOSED       CLOSED
+> FIN,ACK 101 101                CLOSED       CLOSED
+""",
+        "acknowledgments, and another reset": f"""{TALK}
+< RST 101                        CLOSED       CLOSED
+> ACK 101 101                    CLOSED       CLOSED
+< RST 101                        CLOSED       CLOSED
+""",
+        "data": f"""{TALK}
+< RST 101                        CLOSED       CLOSED
+> PSH,ACK 101 101 len=10         CLOSED       CLOSED        closed     # RFC 9293 3.10.7.1
+""",
+        "the SYN and ACK again": f"""{HALF}
+> RST 1                          CLOSED       CLOSED
+< SYN,ACK 0 1                    CLOSED       CLOSED
+""",
+        "the SYN is refused behind its answer": f"""{HALF}
+< RST,ACK 0-5000 1               CLOSED       CLOSED                   # RFC 9293 3.10.7.3
+< RST,ACK 0-5000 1               CLOSED       CLOSED                   # RFC 9293 3.10.7.3
+""",
+    }
+    for name, script in scripts.items():
+        yield Sequence("after a reset", name, script)
 
 
 def retransmissions() -> Iterator[Sequence]:

@@ -1,6 +1,6 @@
-"""TCP against a second opinion: every conversation of `tcp_sequences` goes through nf_conntrack (strict) and through the
-programs; after each segment both must say the same of the connection's state and of the segment, or the conversation
-names the RFC section by which the programs are right.
+"""TCP against a second opinion: every conversation of `tcp_sequences` goes through nf_conntrack (strict) and through
+the programs; after each segment both must say the same of the connection's state and of the segment, or the
+conversation names the RFC section by which the programs are right.
 """
 
 from __future__ import annotations

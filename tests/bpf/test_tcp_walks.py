@@ -11,13 +11,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fastpath import abi
-from tests.bpf.harness import CLIENT, SERVER, TCP_L4, Act, Kernel, key, rule, sk_buff
-from tests.bpf.tcp_model import Endpoint, Network, Segment
+from tests.bpf.harness import CLIENT, ISN, PEER_ISN, SERVER, TCP_L4, Act, Flow, Kernel, key, rule, sk_buff
+from tests.bpf.tcp_model import RST, SYN, Endpoint, Network, Segment
 
 pytestmark = pytest.mark.root
 
 WALKS, PACKETS = 500, 60
-KINDS = ("tcp_state", "tcp_sequence", "tcp_ack", "tcp_reset", "tcp_syn", "tcp_fin")
 
 # What happens next, each as often as it stands here: the network moves more often than anything else.
 MOVES = (
@@ -55,6 +54,7 @@ class Middle:
     """The programs, one connection."""
 
     ports = itertools.count(1024)
+    ends: tuple[Endpoint, Endpoint]
 
     def __init__(self, kernel: Kernel, version: int) -> None:
         self.kernel = kernel
@@ -65,6 +65,8 @@ class Middle:
         self.context = sk_buff(ifindex=kernel.namespace.ifindex["seg0"])
         # The side that the programs take for the client: whose packet came first.
         self.client: int | None = None
+        # After a reset a late copy of the SYN opens a session for nobody.
+        self.reset = self.ghost = False
         self.last: list[str] = []
 
     def __call__(self, segment: Segment) -> bool:
@@ -74,10 +76,18 @@ class Middle:
         run = self.program.run(segment.frame(self.version, (self.sport, 80)), context=self.context)
         states = self.states()
         self.last.append(f"{segment} -> {states}")
-        # Data to who has reset the connection is kept back.
-        closed = states == ("CLOSED", "CLOSED") and segment.size
-        assert run.value == Act.PASS or closed, "dropped:\n" + "\n".join(self.last)
+        self.ghost |= self.reset and segment.flags == SYN
+        self.reset = states == ("CLOSED", "CLOSED")
+        # Data to who has reset the connection is kept back; a RST that its receiver would ignore may be.
+        excused = (self.reset and segment.size) or self.ghost or self.ignored(segment)
+        assert run.value == Act.PASS or excused, "dropped:\n" + "\n".join(self.last)
         return run.value == Act.PASS
+
+    def ignored(self, segment: Segment) -> bool:
+        """A RST outside its receiver's window (RFC 5961 3.2): to a segment that had been long under way."""
+        receiver = self.ends[not segment.back]
+        outside = not receiver.rcv <= segment.seq < receiver.rcv + max(receiver.room, 1)
+        return bool(segment.flags & RST) and outside and receiver.state != "SYN_SENT"
 
     def states(self) -> tuple[str, str]:
         """Of the endpoints 0 and 1."""
@@ -125,6 +135,7 @@ def run_walk(kernel: Kernel, walk: dict[str, object]) -> None:
         Endpoint(bool(side), walk["iss"][side], ("CLOSED", "LISTEN")[side], walk["buffers"][side], walk["scales"][side])
         for side in (0, 1)
     )
+    middle.ends = ends
     network = Network(ends, middle)
     ends[0].open()
     if walk["both open"]:
@@ -142,7 +153,10 @@ def run_walk(kernel: Kernel, walk: dict[str, object]) -> None:
     real = tuple(end.state for end in ends)
     if any(end.reset for end in ends):
         real = ("CLOSED", "CLOSED")
-    assert states == real, "\n".join(middle.last)
+    # A FIN that was lost before the middle and came again behind its sender's acknowledgment of the other: to the
+    # middle these closed one after the other.
+    known = [real, ("CLOSED", "TIME_WAIT"), ("TIME_WAIT", "CLOSED")] if real == ("TIME_WAIT", "TIME_WAIT") else [real]
+    assert states in known or middle.ghost, "\n".join([*middle.last, f"the endpoints: {real}"])
 
 
 @pytest.fixture
@@ -153,7 +167,7 @@ def strict(kernel: Kernel) -> Kernel:
 
 
 def test_a_legal_walk_is_never_called_illegal(strict: Kernel) -> None:
-    before = strict.counters.stats
+    before = strict.counters.stats["tcp_syn"]
 
     # Without shrinking, which takes minutes: a failure tells every packet.
     @settings(
@@ -170,5 +184,31 @@ def test_a_legal_walk_is_never_called_illegal(strict: Kernel) -> None:
 
     with strict.namespace.inside():
         walk()
-    after = strict.counters.stats
-    assert {kind: after[kind] - before[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
+    # The one kind that passes also when it is illegal.
+    assert strict.counters.stats["tcp_syn"] == before
+
+
+# Distances from what is next, all outside: inside lie the window and the slack, 73,727 of 4,294,967,296 numbers.
+DISTANCES = [sign * (1 << bit) + offset for bit in range(18, 32) for sign in (-1, 1) for offset in (-1, 0, 1)]
+
+
+@pytest.mark.parametrize("flags", ["S", "SA", "A", "PA", "FA", "R", "RA", "FPA"])
+def test_who_does_not_see_the_numbers_changes_nothing(strict: Kernel, flow: Flow, flags: str) -> None:
+    strict.open(flow)
+    before = bytes(strict.session(flow.key(TCP_L4)))
+    payload = b"evil" if "P" in flags else b""
+    for distance, back, known in itertools.product(DISTANCES, (False, True), ("nothing", "seq", "ack")):
+        mine, theirs = (PEER_ISN + 1, ISN + 1) if back else (ISN + 1, PEER_ISN + 1)
+        # A reset and a SYN are not judged by their acknowledgment, others by each of both.
+        if known == "seq" and not set(flags) & {"R", "S"} and "A" in flags:
+            packet = flow.segment(flags, mine, theirs + distance, payload, back=back)
+        elif known == "ack":
+            packet = flow.segment(flags, mine + distance, theirs, payload, back=back)
+        else:
+            packet = flow.segment(flags, mine + distance, theirs - distance, payload, back=back)
+        outcome = strict.send(packet)
+        assert outcome.said.startswith("pass" if flags == "S" else "drop tcp_")
+        after = outcome.entry
+        # A SYN's number is kept, for its answer.
+        after.syn = 0
+        assert bytes(after) == before
