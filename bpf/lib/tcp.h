@@ -236,8 +236,12 @@ MS_INLINE int tcp_outside(struct ms_session *s, const struct ms_packet *p, int d
 	int other = (dir ^ 1) & 1;
 	__u32 edge = s->edge[dir & 1], end = s->end[other];
 
-	if (edge - p->seq > edge - s->ack[other] + tcp_slack(s, other))
-		return MS_REASON_TCP_SEQUENCE;
+	if (edge - p->seq > edge - s->ack[other] + tcp_slack(s, other)) {
+		/* Behind a byte or a FIN sent into a closed window (RFC 9293 3.8.6.1), acknowledgments go on, even if
+		 * that never got here. */
+		if (p->payload_len || (p->tcp_flags & MS_TCP_FIN_BIT) || p->seq != edge + 1)
+			return MS_REASON_TCP_SEQUENCE;
+	}
 	if (end - p->ack > end - s->ack[dir & 1] + tcp_slack(s, dir)) {
 		/* Of a flow whose beginning was not seen, more may have been sent than passed here. */
 		if (!(s->flags & MS_SESSION_MIDSTREAM) || p->ack - end > MS_TCP_MOST)
@@ -274,9 +278,13 @@ MS_INLINE int tcp_reset(struct ms_session *s, const struct ms_packet *p, int dir
 	int other = (dir ^ 1) & 1;
 	__u8 mine = s->tcp[dir & 1], theirs = s->tcp[other];
 
-	if (theirs == MS_TCP_SYN_SENT && mine == MS_TCP_LISTEN) {
-		/* RFC 9293 3.10.7.3: it must acknowledge the SYN. */
-		if (!(p->tcp_flags & MS_TCP_ACK_BIT) || s->end[other] - p->ack >= s->end[other] - s->isn[other])
+	/* Nothing is left to reset, but who is asked again answers again. */
+	if (tcp_was_reset(s))
+		return 0;
+	int refuses = (p->tcp_flags & MS_TCP_ACK_BIT) && s->end[other] - p->ack < s->end[other] - s->isn[other];
+	if (theirs == MS_TCP_SYN_SENT && (refuses || mine == MS_TCP_LISTEN)) {
+		/* RFC 9293 3.10.7.3: it must acknowledge the SYN, and then its number does not matter. */
+		if (!refuses)
 			return MS_REASON_TCP_RESET;
 	} else if (theirs == MS_TCP_LISTEN) {
 		/* To an acknowledgment of an older connection it answers with that one's number (RFC 9293 3.5.1). */
@@ -292,8 +300,7 @@ MS_INLINE int tcp_reset(struct ms_session *s, const struct ms_packet *p, int dir
 			return 0;
 		}
 	}
-	if (!tcp_was_reset(s))
-		*end = MS_TCP_IN(mine, MS_TCP_DONE) && MS_TCP_IN(theirs, MS_TCP_DONE) ? 0 : MS_END_RESET;
+	*end = MS_TCP_IN(mine, MS_TCP_DONE) && MS_TCP_IN(theirs, MS_TCP_DONE) ? 0 : MS_END_RESET;
 	s->tcp[0] = MS_TCP_CLOSED;
 	s->tcp[1] = MS_TCP_CLOSED;
 	s->timeout = MS_TIMEOUT_CLOSING;
@@ -359,8 +366,9 @@ MS_INLINE int tcp_step(struct ms_session *s, const struct ms_packet *p, const st
 
 	if (flags & MS_TCP_RST_BIT)
 		return tcp_reset(s, p, dir, end);
-	if (tcp_was_reset(s) && p->payload_len)
-		return MS_REASON_CLOSED;
+	/* Who has not got the reset goes on for a while: its FIN is its first, and its windows are not followed. */
+	if (tcp_was_reset(s))
+		return p->payload_len ? MS_REASON_CLOSED : 0;
 
 	if (syn) {
 		int first = theirs == MS_TCP_LISTEN ? mine == MS_TCP_CLOSED || mine == MS_TCP_SYN_SENT
