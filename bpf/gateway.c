@@ -26,6 +26,9 @@
 
 #include "include/abi.h"
 #include "lib/base.h"
+#include "lib/martian.h"
+#include "lib/options.h"
+#include "lib/checksum.h"
 #include "lib/packet.h"
 #include "lib/maps.h"
 #include "lib/stats.h"
@@ -34,6 +37,7 @@
 #include "lib/tcp.h"
 #include "lib/session.h"
 #include "lib/verdict.h"
+#include "lib/related.h"
 #include "lib/fragments.h"
 #include "lib/judge.h"
 #include "lib/identify.h"
@@ -41,17 +45,6 @@
 #include "lib/apply.h"
 
 #define MS_PULL_BYTES 256
-
-/* ICMP errors pass when they quote an allowed session (design.md, rule 7). */
-MS_INLINE int icmp_error(struct __sk_buff *skb, struct ms_packet *p, struct ms_config *cfg, int hook)
-{
-	if (hook == MS_EGRESS && skb->ingress_ifindex == 0)
-		return MS_PASS;
-	struct ms_session *s = sessions_lookup(&p->key);
-	if (!s || word_verdict(s->verdict) == MS_VERDICT_DENY)
-		return drop(MS_REASON_ICMP_UNRELATED, cfg->monitor);
-	return MS_PASS;
-}
 
 /* A frame the inspector let go: it was accounted when it was held. */
 MS_INLINE int released(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, int dir, int hook)
@@ -105,7 +98,7 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 	if (p.kind == MS_KIND_FRAGMENT)
 		return fragment_later(&p, cfg, now);
 	if (p.kind == MS_KIND_ICMP_ERROR)
-		return icmp_error(skb, &p, cfg, hook);
+		return icmp_error(skb, &p, cfg, hook, now);
 	if (p.kind == MS_KIND_NEIGHBOUR_UNICAST)
 		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
 
@@ -122,9 +115,9 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 	if (word_revision(s->verdict) != cfg->revision || expired(s, cfg, now) ||
 	    (p.l4 == MS_IP_TCP && opens_anew(s, &p, dir)))
 		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
+	if (p.first_fragment && (reason = fragment_first(&p, s, cfg, now)))
+		return drop(reason, cfg->monitor);
 	account(skb, s, &p, dir, now);
-	if (p.first_fragment)
-		fragment_first(&p, s->verdict, now);
 	return act(skb, &p, s, cfg, dir, hook, now);
 }
 
@@ -171,7 +164,7 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 	int monitor = cfg->monitor;
 	int reason;
 	if (p->kind == MS_KIND_NEIGHBOUR_UNICAST)
-		return to_host(skb, p) ? MS_PASS : drop(MS_REASON_BAD_HEADER, monitor);
+		return to_host(skb, p) ? MS_PASS : drop(MS_REASON_NEIGHBOUR, monitor);
 
 	struct ms_session *s = sessions_lookup(&p->key);
 	__u32 possible = all_protocols(p->l4);
@@ -226,6 +219,8 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		/* DNS is told by its first datagram; without it nobody finds anything. */
 		int admitted = allow || (p->l4 == MS_IP_UDP && word_verdict(walk.word) == MS_VERDICT_UNDECIDED);
 		if (stray || (cfg->pressure >= MS_PRESSURE_HIGH && !admitted) || cfg->pressure == MS_PRESSURE_FULL) {
+			if (allow && p->first_fragment && (reason = fragment_first(p, 0, cfg, now)))
+				return drop(reason, monitor);
 			if (allow)
 				return MS_PASS;
 			return drop(stray ? word_reason(walk.word) : full, (walk.word >> MS_WORD_MONITOR) & 1);
@@ -236,9 +231,9 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		emit_verdict(&p->key, s, walk.flags);
 	}
 	int dir = direction_of(s, p);
+	if (p->first_fragment && (reason = fragment_first(p, s, cfg, now)))
+		return drop(reason, monitor);
 	account(skb, s, p, dir, now);
-	if (p->first_fragment)
-		fragment_first(p, s->verdict, now);
 	return act(skb, p, s, cfg, dir, hook, now);
 }
 
