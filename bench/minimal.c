@@ -90,6 +90,17 @@ int minimal(struct __sk_buff *skb)
 	return PASS;
 }
 
+/* A checksum (RFC 1624) over a word that changes; in TCP's it stands in the pseudo header. */
+static inline __attribute__((always_inline)) void mend(__u16 *check, __u32 from, __u32 to)
+{
+	__u64 sum = (__u64)(__u16) ~*check + (__u32)~from + to;
+
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	*check = ~sum;
+}
+
 /* skb->priority says where the client's address stands: 0 as the source, 4 as the destination. */
 int scatter(struct __sk_buff *skb)
 {
@@ -100,9 +111,14 @@ int scatter(struct __sk_buff *skb)
 		return 2;
 	__u32 index = (w->next++ * w->step) % w->count;
 	__u32 *address = (void *)(long)skb->data + 26 + (skb->priority & 4);
-	if ((void *)(address + 1) > (void *)(long)skb->data_end)
+	__u16 *ip_check = (void *)(long)skb->data + 24, *tcp_check = (void *)(long)skb->data + 50;
+	void *end = (void *)(long)skb->data_end;
+	if ((void *)(address + 1) > end || (void *)(tcp_check + 1) > end)
 		return 2;
-	*address = BE32((__u32)w->base + index);
+	__u32 next = BE32((__u32)w->base + index);
+	mend(ip_check, *address, next);
+	mend(tcp_check, *address, next);
+	*address = next;
 	target.call(skb, 0);
 	return 2;
 }

@@ -40,16 +40,25 @@ class Frame:
 
 
 def tcp(flags: int, *, seq: int, ack: int = 0, payload: bytes = b"", port: int = 80, to_client: bool = False) -> Frame:
-    """A TCP segment between the lab's client (port 40000) and its server; checksums are left out,
-    the programs look at none. All-zero MAC addresses are the loopback device's, to which a test
-    run belongs: another destination would count as somebody else's frame.
+    """A TCP segment between the lab's client (port 40000) and its server, with its checksums. All-zero MAC
+    addresses are the loopback device's, to which a test run belongs: another destination would count as
+    somebody else's frame.
     """
     source, destination = (SERVER, CLIENT) if to_client else (CLIENT, SERVER)
     ports = (port, 40000) if to_client else (40000, port)
+    ends = socket.inet_aton(source) + socket.inet_aton(destination)
     segment = struct.pack(">HHIIBBHHH", *ports, seq, ack, 5 << 4, flags, 65535, 0, 0) + payload
-    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(segment), 1, 0x4000, 64, socket.IPPROTO_TCP, 0)
-    packet = head + socket.inet_aton(source) + socket.inet_aton(destination) + segment
+    check = checksum(ends + struct.pack(">HH", socket.IPPROTO_TCP, len(segment)) + segment)
+    segment = segment[:16] + check + segment[18:]
+    head = struct.pack(">BBHHHBB2x", 0x45, 0, 20 + len(segment), 1, 0x4000, 64, socket.IPPROTO_TCP) + ends
+    packet = head[:10] + checksum(head) + head[12:] + segment
     return Frame(bytes(12) + b"\x08\x00" + packet, to_client)
+
+
+def checksum(covered: bytes) -> bytes:
+    """RFC 1071, over bytes in which its own place is zero."""
+    total = int.from_bytes(covered + bytes(len(covered) % 2), "big")
+    return ((0xFFFF - total % 0xFFFF) & 0xFFFF).to_bytes(2, "big")
 
 
 def address(text: str) -> int:

@@ -28,6 +28,9 @@
 
 #include "include/abi.h"
 #include "lib/base.h"
+#include "lib/martian.h"
+#include "lib/options.h"
+#include "lib/checksum.h"
 #include "lib/packet.h"
 #include "lib/maps.h"
 #include "lib/stats.h"
@@ -38,6 +41,7 @@
 #include "lib/tail.h"
 #include "lib/accelerate.h"
 #include "lib/verdict.h"
+#include "lib/related.h"
 #include "lib/fragments.h"
 #include "lib/judge.h"
 #include "lib/identify.h"
@@ -45,17 +49,6 @@
 #include "lib/apply.h"
 
 #define MS_PULL_BYTES 256
-
-/* ICMP errors pass when they quote an allowed session (design.md, rule 7). */
-MS_INLINE int icmp_error(struct __sk_buff *skb, struct ms_packet *p, struct ms_config *cfg, int hook)
-{
-	if (hook == MS_EGRESS && skb->ingress_ifindex == 0)
-		return MS_PASS;
-	struct ms_session *s = sessions_lookup(&p->key);
-	if (!s || word_verdict(s->verdict) == MS_VERDICT_DENY)
-		return drop(MS_REASON_ICMP_UNRELATED, cfg->monitor);
-	return MS_PASS;
-}
 
 /* A frame the inspector let go: it was accounted when it was held. */
 MS_INLINE int released(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, int dir, int hook)
@@ -109,7 +102,7 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 	if (p.kind == MS_KIND_FRAGMENT)
 		return fragment_later(&p, cfg, now);
 	if (p.kind == MS_KIND_ICMP_ERROR)
-		return icmp_error(skb, &p, cfg, hook);
+		return icmp_error(skb, &p, cfg, hook, now);
 	if (p.kind == MS_KIND_NEIGHBOUR_UNICAST)
 		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
 
@@ -138,9 +131,9 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 			return stray(skb, &p, s, cfg, reason);
 		tcp_advance(s, &p, p.seq + p.payload_len, dir, s->scale[dir & 1]);
 	}
+	if (p.first_fragment && (reason = fragment_first(&p, s, cfg, now)))
+		return drop(reason, cfg->monitor);
 	account(s, &p, dir, now);
-	if (p.first_fragment)
-		fragment_first(&p, s->verdict, now);
 	return act(skb, &p, s, cfg, dir, hook, now);
 }
 
@@ -180,10 +173,13 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 	int monitor = cfg->monitor;
 	int reason;
 	if (p->kind == MS_KIND_NEIGHBOUR_UNICAST)
-		return to_host(skb, p) ? MS_PASS : drop(MS_REASON_BAD_HEADER, monitor);
+		return to_host(skb, p) ? MS_PASS : drop(MS_REASON_NEIGHBOUR, monitor);
 	/* Before anything is known: the loop in it multiplies the paths of the verifier. */
-	if (p->l4 == MS_IP_TCP && (p->tcp_flags & MS_TCP_SYN_BIT))
-		tcp_options(skb, room);
+	if (p->l4 == MS_IP_TCP && (p->tcp_flags & MS_TCP_SYN_BIT)) {
+		reason = tcp_options(skb, room);
+		if (reason)
+			return drop(reason, monitor);
+	}
 
 	struct ms_session *s = sessions_lookup(&p->key);
 	__u32 possible = all_protocols(p->l4);
@@ -235,6 +231,8 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		/* DNS is told by its first datagram; without it nobody finds anything. */
 		int admitted = allow || (p->l4 == MS_IP_UDP && word_verdict(walk.word) == MS_VERDICT_UNDECIDED);
 		if (stray || (cfg->pressure >= MS_PRESSURE_HIGH && !admitted) || cfg->pressure == MS_PRESSURE_FULL) {
+			if (allow && p->first_fragment && (reason = fragment_first(p, 0, cfg, now)))
+				return drop(reason, monitor);
 			if (allow)
 				return MS_PASS;
 			return drop(stray ? word_reason(walk.word) : full, (walk.word >> MS_WORD_MONITOR) & 1);
@@ -247,9 +245,9 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 			return tail(skb, p, MS_PROG_TCP, hook, 0);
 	}
 	int dir = direction_of(s, p);
+	if (p->first_fragment && (reason = fragment_first(p, s, cfg, now)))
+		return drop(reason, monitor);
 	account(s, p, dir, now);
-	if (p->first_fragment)
-		fragment_first(p, s->verdict, now);
 	return act(skb, p, s, cfg, dir, hook, now);
 }
 
@@ -264,8 +262,11 @@ MS_PROGRAM(ms_tcp)(struct __sk_buff *skb)
 	if (!cfg || !room)
 		return MS_DROP;
 	struct ms_packet *p = &room->packet;
+	int reason = 0;
 	if (p->tcp_flags & (MS_TCP_SYN_BIT | MS_TCP_FIN_BIT))
-		tcp_options(skb, room);
+		reason = tcp_options(skb, room);
+	if (reason && (p->tcp_flags & MS_TCP_SYN_BIT))
+		return drop(reason, cfg->monitor);
 	struct ms_session *s = sessions_lookup(&p->key);
 	if (!s)
 		return drop(MS_REASON_CLOSED, 0);
@@ -279,14 +280,15 @@ MS_PROGRAM(ms_tcp)(struct __sk_buff *skb)
 	}
 	if (word_revision(s->verdict) != cfg->revision)
 		return tail(skb, p, MS_PROG_JUDGE, hook, 0);
-	int reason = tcp_step(s, p, &room->options, dir, &end);
+	reason = p->first_fragment ? fragment_first(p, s, cfg, now) : 0;
+	if (reason)
+		return drop(reason, cfg->monitor);
+	reason = tcp_step(s, p, &room->options, dir, &end);
 	if (reason && !word_blocks(s->verdict))
 		return stray(skb, p, s, cfg, reason);
 	account(s, p, dir, now);
 	if (end)
 		emit_end(&p->key, s, end);
-	if (p->first_fragment)
-		fragment_first(p, s->verdict, now);
 	return act(skb, p, s, cfg, dir, hook, now);
 }
 

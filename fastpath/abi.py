@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "79892f0d6057"
+ABI_HASH = "fa5f413d143f"
 
 
 class Verdict(IntEnum):
@@ -61,12 +61,34 @@ class Reason(IntEnum):
     SOURCE_ROUTE = 28
     CLOSED = 29
     NO_POLICY = 30
+    IP_HEADER = 31
+    IP_LENGTH = 32
+    IP_OPTIONS = 33
+    IP_CHECKSUM = 34
+    TCP_OFFSET = 35
+    TCP_FLAGS = 36
+    TCP_OPTIONS = 37
+    PORT_ZERO = 38
+    UDP_LENGTH = 39
     TCP_STATE = 40
     TCP_SEQUENCE = 41
     TCP_ACK = 42
     TCP_RESET = 43
     TCP_SYN = 44
     TCP_FIN = 45
+    ICMP_FAMILY = 48
+    ICMP_QUOTE = 49
+    EXT_ORDER = 50
+    EXT_LENGTH = 51
+    JUMBOGRAM = 52
+    FRAGMENT_LENGTH = 53
+    FRAGMENT_TINY = 54
+    FRAGMENT_OVERLAP = 55
+    FRAGMENT_LIMIT = 56
+    L4_SHORT = 57
+    L4_CHECKSUM = 58
+    LAND = 59
+    NEIGHBOUR = 60
     MAX = 63
 
 
@@ -246,6 +268,8 @@ class Limit(IntEnum):
     SCAN_BYTES = 1024
     FAILSAFE_PORTS = 16
     DRAIN_PACKETS = 256
+    FRAGMENT_PIECES = 64
+    FRAGMENT_UNITS = 8192
     MANAGED_NEAR = 4
     HOPS = 8192
     HOP_TICK = 6
@@ -374,6 +398,7 @@ class Config(Structure):
         ("hop_age", c_uint8),
         ("hop_clock", c_uint16),
         ("pad", c_uint16),
+        ("fragment_timeout", c_uint64),
     )
 
 
@@ -389,8 +414,16 @@ class FragmentKey(Structure):
 class Fragment(Structure):
     _fields_ = (
         ("jiffies", c_uint64),
-        ("first_end", c_uint32),
-        ("allowed", c_uint32),
+        ("id", c_uint64),
+        ("key", Key),
+        ("hole", c_uint16 * 4),
+        ("hole_end", c_uint16 * 4),
+        ("revision", c_uint32),
+        ("first_end", c_uint16),
+        ("pieces", c_uint8),
+        ("refused", c_uint8),
+        ("allowed", c_uint8),
+        ("pad", c_uint8 * 7),
     )
 
 

@@ -22,7 +22,7 @@ MAX_IFNAME: Final = 15
 
 TIMEOUTS: Final[Mapping[str, float]] = MappingProxyType(
     {"syn": 30, "established": 3600, "closing": 30, "time_wait": 120, "udp": 30, "udp_stream": 120, "icmp": 10,
-     "other": 60}
+     "other": 60, "fragment": 30}
 )  # fmt: skip
 # Exceptions (design section 4): what each may be set to, its default first. `inspect` stands
 # only where going on means something: a table that is full goes by its tiers.

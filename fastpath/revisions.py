@@ -47,6 +47,7 @@ class Revisions:
         for timeout in abi.Timeout:
             if timeout is not abi.Timeout.MAX:
                 s.timeouts[timeout] = self._jiffies(config.timeouts[timeout.name.lower()])
+        s.fragment_timeout = self._jiffies(config.timeouts["fragment"])
         s.inspector_timeout = self._jiffies(config.inspection.timeout)
         s.drain_timeout = self._jiffies(config.inspection.drain)
         s.capacity = config.capacity

@@ -54,30 +54,52 @@ enum ms_reason {
 	MS_REASON_PARSE_ERROR = 12, /* exception: not the grammar it began with */
 	MS_REASON_REASSEMBLY_LIMIT = 13,
 	MS_REASON_OVERLAP_CONFLICT = 14,
-	MS_REASON_FRAGMENT = 15, /* exception: first missing, overlapping or tiny */
+	MS_REASON_FRAGMENT = 15, /* exception: later fragment whose first is missing, or needs its whole payload */
 	MS_REASON_TABLE_FULL = 16,
 	MS_REASON_INSPECTOR_DOWN = 17,
 	MS_REASON_PATTERN_BUDGET = 18,
 	MS_REASON_ECH = 19,
 	MS_REASON_TRUNCATED = 20,      /* a header ends beyond the packet */
-	MS_REASON_BAD_HEADER = 21,     /* a length, version or offset that cannot be */
-	MS_REASON_EXT_HEADERS = 22,    /* IPv6 extension chain too long or unknown */
+	MS_REASON_BAD_HEADER = 21,     /* a length, version or offset that cannot be (the inspector's parser) */
+	MS_REASON_EXT_HEADERS = 22,    /* IPv6 extension header more often than once, destination options than twice */
 	MS_REASON_NOT_IP = 23,	       /* ethertype the gateway does not judge */
 	MS_REASON_TAP = 24,	       /* came out of the tap without being held */
 	MS_REASON_ICMP_UNRELATED = 25, /* ICMP error that quotes no session */
 	MS_REASON_DRAIN_LIMIT = 26,    /* hand-over flipped at its bound */
-	MS_REASON_SPOOFED = 27,	       /* martian: source cannot be answered */
+	MS_REASON_SPOOFED = 27,	       /* martian: an address that cannot be a source, or a destination */
 	MS_REASON_SOURCE_ROUTE = 28,   /* IPv4 source routing, IPv6 routing header 0 */
 	MS_REASON_CLOSED = 29,	       /* payload on a session that has ended */
 	MS_REASON_NO_POLICY = 30,      /* no policy loaded yet */
+	MS_REASON_IP_HEADER = 31,      /* version, header length or reserved flag */
+	MS_REASON_IP_LENGTH = 32,      /* total length shorter than the header */
+	MS_REASON_IP_OPTIONS = 33,     /* malformed IPv4 or hop-by-hop options */
+	MS_REASON_IP_CHECKSUM = 34,    /* of the IPv4 header */
+	MS_REASON_TCP_OFFSET = 35,     /* data offset within the header, or beyond the packet */
+	MS_REASON_TCP_FLAGS = 36,      /* flags that no connection has */
+	MS_REASON_TCP_OPTIONS = 37,    /* malformed options of a SYN */
+	MS_REASON_PORT_ZERO = 38,      /* TCP, or a UDP destination */
+	MS_REASON_UDP_LENGTH = 39,     /* shorter than its header, or beyond the packet */
 	/* TCP segments that change nothing, by kind; passed but for strict_tcp. Counted as MS_STAT_TCP_* too. */
-	MS_REASON_TCP_STATE = 40,    /* illegal in its sender's state */
-	MS_REASON_TCP_SEQUENCE = 41, /* outside the window that the other side opened */
-	MS_REASON_TCP_ACK = 42,	     /* acknowledges what was never sent, or what is long past */
-	MS_REASON_TCP_RESET = 43,    /* a reset outside the window */
-	MS_REASON_TCP_SYN = 44,	     /* a SYN in the midst of a connection */
-	MS_REASON_TCP_FIN = 45,	     /* beyond the sender's FIN, or a FIN short of what was sent */
-	MS_REASON_MAX = 63,
+	MS_REASON_TCP_STATE = 40,	/* illegal in its sender's state */
+	MS_REASON_TCP_SEQUENCE = 41,	/* outside the window that the other side opened */
+	MS_REASON_TCP_ACK = 42,		/* acknowledges what was never sent, or what is long past */
+	MS_REASON_TCP_RESET = 43,	/* a reset outside the window */
+	MS_REASON_TCP_SYN = 44,		/* a SYN in the midst of a connection */
+	MS_REASON_TCP_FIN = 45,		/* beyond the sender's FIN, or a FIN short of what was sent */
+	MS_REASON_ICMP_FAMILY = 48,	/* ICMP over IPv6, ICMPv6 over IPv4 */
+	MS_REASON_ICMP_QUOTE = 49,	/* error without the packet it is about, or about an error */
+	MS_REASON_EXT_ORDER = 50,	/* hop-by-hop options that are not first */
+	MS_REASON_EXT_LENGTH = 51,	/* IPv6 extension header reaches beyond the packet */
+	MS_REASON_JUMBOGRAM = 52,	/* RFC 2675 */
+	MS_REASON_FRAGMENT_LENGTH = 53, /* empty, no multiple of 8, or beyond 65535 */
+	MS_REASON_FRAGMENT_TINY = 54,	/* exception: first without the whole header, later one that would rewrite it */
+	MS_REASON_FRAGMENT_OVERLAP = 55, /* exception: bytes of the datagram that another fragment brought */
+	MS_REASON_FRAGMENT_LIMIT = 56,	 /* exception: too many pieces, or in too wild an order */
+	MS_REASON_L4_SHORT = 57,	 /* transport header not whole within the packet */
+	MS_REASON_L4_CHECKSUM = 58,	 /* of a TCP segment that would change a connection's state */
+	MS_REASON_LAND = 59,		 /* source and destination are the same */
+	MS_REASON_NEIGHBOUR = 60,	 /* neighbour discovery in fragments, or to somebody beyond the link */
+	MS_REASON_MAX = 63,		 /* 2^n - 1: drop counters are masked with it */
 };
 
 /* Application protocols; 1 << value is its bit in a rule's mask. */
@@ -271,9 +293,11 @@ enum ms_limit {
 	MS_SCAN_BYTES = 1024,	    /* of a first payload that the kernel looks at */
 	MS_FAILSAFE_PORTS = 16,
 	MS_DRAIN_PACKETS = 256,
-	MS_MANAGED_NEAR = 4, /* managed interfaces that the settings themselves name */
-	MS_HOPS = 8192,	     /* next hops, a power of two */
-	MS_HOP_TICK = 6,     /* a tick of the hop clock is 2^6 jiffies */
+	MS_FRAGMENT_PIECES = 64,  /* later fragments of one datagram */
+	MS_FRAGMENT_UNITS = 8192, /* 65,536 bytes */
+	MS_MANAGED_NEAR = 4,	  /* managed interfaces that the settings themselves name */
+	MS_HOPS = 8192,		  /* next hops, a power of two */
+	MS_HOP_TICK = 6,	  /* a tick of the hop clock is 2^6 jiffies */
 };
 
 /* Slots of the prog array. */
@@ -399,6 +423,7 @@ struct ms_config {
 	__u8 hop_age;	 /* how long a looked-up next hop holds, in ticks of the hop clock; 0 = no acceleration */
 	__u16 hop_clock; /* added to the hop clock: what turns it on makes every hop old */
 	__u16 pad;
+	__u64 fragment_timeout; /* jiffies from a first fragment to its last */
 };
 
 /* Key and value of the fragments map: later fragments follow their first. */
@@ -409,10 +434,20 @@ struct ms_fragment_key {
 	__u32 l4;
 };
 
+/* What of the datagram is still missing are its holes (RFC 815), in units of eight bytes; one without an
+ * end known ends at MS_FRAGMENT_UNITS. */
 struct ms_fragment {
-	__u64 jiffies;
-	__u32 first_end; /* payload bytes of the first fragment */
-	__u32 allowed;
+	__u64 jiffies;				       /* of the first fragment */
+	__u64 id;				       /* of its session, 0 = allowed without one */
+	struct ms_key key;			       /* of its session */
+	__u16 hole[4] __attribute__((aligned(8)));     /* where it begins */
+	__u16 hole_end[4] __attribute__((aligned(8))); /* behind it; the same: none */
+	__u32 revision;
+	__u16 first_end; /* of the first fragment */
+	__u8 pieces;	 /* later fragments seen */
+	__u8 refused;	 /* enum ms_reason: none of it goes on */
+	__u8 allowed;	 /* the first went on */
+	__u8 pad[7];
 };
 
 /* One record of the `events` ring buffer. */

@@ -12,6 +12,18 @@
 /* Keeps clang from undoing a bound that the verifier needs to see. */
 #define ms_opaque(x) asm volatile("" : "+r"(x))
 
+/* Loops over what a packet says (lengths, next headers) keep their state in these, and read the loop's bound by
+ * ms_fresh(): what the verifier does not follow cannot multiply its paths. It follows no part of the stack that lies at
+ * no multiple of eight, and no second reading of a byte of the packet. The address taken keeps the padding. */
+struct ms_untracked {
+	__u32 pad;
+	volatile __u32 n;
+} __attribute__((aligned(8)));
+#define ms_untracked(name, value)                                                                                      \
+	struct ms_untracked name = {.n = value};                                                                       \
+	asm volatile("" ::"r"(&name))
+#define ms_fresh(at) ((__u32) * (volatile __u8 *)(at))
+
 /* Last in a loop's body. Kernels before 6.3 refuse a loop that is closed by falling through ("back-edge"),
  * which is how the compiler lays it out; a jump may close it. */
 #define ms_jump_back() asm volatile("goto +0" ::: "memory")

@@ -2,7 +2,7 @@
 /*
  * Headers of one frame: Ethernet, up to two in-band VLAN tags besides the
  * offloaded one, IPv4 with options, IPv6 with up to eight extension headers,
- * TCP, UDP, ICMP. parse() answers 0 or the reason why the packet is dropped;
+ * TCP, UDP, ICMP; other protocols have no ports. parse() answers 0 or the reason why the packet is dropped;
  * MS_REASON_TRUNCATED may only mean that headers lie outside the linear part.
  */
 #ifndef MS_PACKET_H
@@ -32,7 +32,8 @@ struct ms_packet {
 	__u32 seq;
 	__u32 ack;
 	__u32 frag_id;
-	__u32 frag_off; /* bytes */
+	__u16 frag_off; /* bytes */
+	__u16 frag_len;
 	__u8 tcp_flags;
 	__u8 version; /* 4 or 6 */
 	__u8 first_fragment;
@@ -40,6 +41,8 @@ struct ms_packet {
 	__u8 icmp_type;
 	__u8 hop_limit;
 	__u16 window; /* as it stands in the header, host order */
+	__u8 more_fragments;
+	__u8 pad[3];
 };
 
 /* TCP options that a gateway looks at. */
@@ -53,6 +56,14 @@ struct ms_tcp_options {
 #define MS_TCP_SYN_BIT 2
 #define MS_TCP_RST_BIT 4
 #define MS_TCP_ACK_BIT 16
+#define MS_TCP_URG_BIT 32
+
+/* What RFC 9293 3.10.7 has a use for, a bit each: SYN, SYN ACK, RST, RST ACK, FIN ACK, ACK, and URG with SYN, ACK
+ * and FIN ACK. PSH and the bits of congestion control go with any. */
+#define MS_TCP_FLAGS_USED 0x37
+#define MS_TCP_FLAGS_VALID                                                                                             \
+	(1ULL << 2 | 1ULL << 18 | 1ULL << 4 | 1ULL << 20 | 1ULL << 17 | 1ULL << 16 | 1ULL << 34 | 1ULL << 48 |         \
+	 1ULL << 49)
 
 #define MS_ETH_IP 0x0800
 #define MS_ETH_ARP 0x0806
@@ -69,6 +80,7 @@ struct ms_tcp_options {
 #define MS_IP_ICMPV6 58
 
 #define MS_MAX_EXT_HEADERS 8
+#define MS_MAX_OFFSET 4095 /* nobody looks for a header behind this */
 
 struct ms_icmp {
 	__u8 type;
@@ -127,24 +139,10 @@ MS_INLINE void map_ipv4(__u8 *out, __u32 addr)
 	((__u32 *)out)[3] = addr;
 }
 
-/* IPv4 loose and strict source routing let the sender pick hops past the policy (RFC 7126 4.3, 4.4). */
-MS_INLINE int source_routed(void *options, void *end, __u32 len)
+/* Extension headers of IPv6 that lead to another one (RFC 8200 4, RFC 4302, RFC 6275). */
+MS_INLINE int is_extension(__u8 next)
 {
-	__u32 i = 0;
-#pragma unroll
-	for (int n = 0; n < 40; n++) {
-		if (i >= len || i > 39)
-			return 0;
-		__u8 *option = options + i;
-		if ((void *)(option + 2) > end)
-			return 0;
-		if (option[0] == 131 || option[0] == 137)
-			return 1;
-		if (option[0] == 0)
-			return 0;
-		i += option[0] == 1 ? 1 : (option[1] < 2 ? 40 : option[1]);
-	}
-	return 0;
+	return next == 0 || next == 43 || next == 44 || next == 51 || next == 60 || next == 135;
 }
 
 MS_INLINE int icmp_is_error(__u8 l4, __u8 type)
@@ -155,51 +153,103 @@ MS_INLINE int icmp_is_error(__u8 l4, __u8 type)
 	return type >= 1 && type <= 4;
 }
 
-/* Ports of a quoted packet, of which only eight bytes need to be there (RFC 792). An error is for the sender
- * of what it quotes: to anyone else, `dst`, the ends of any session could send what they like. */
+MS_INLINE int icmp_is_echo(__u8 l4, __u8 type)
+{
+	return l4 == MS_IP_ICMP ? (type == 8 || type == 0) : (type == 128 || type == 129);
+}
+
+/*
+ * Key of the packet that an error quotes, of which eight bytes behind the IP headers are there (RFC 792, RFC 4443
+ * 2.4). An error is for the sender of what it quotes: to anyone else, `dst`, the ends of any session could send
+ * what they like.
+ */
 MS_INLINE int parse_quote(struct ms_packet *p, void *data, void *end, __u32 off, const __u8 *dst)
 {
 	struct ms_addresses addr;
+	__u32 limit = p->l3 + p->ip_len;
 	__u16 ports[2] = {};
+	__u16 frag = 0;
 	__u8 l4;
 
 	if (p->version == 4) {
 		struct iphdr *ip = data + off;
+		if (off + sizeof(*ip) > limit)
+			return MS_REASON_ICMP_QUOTE;
 		if ((void *)(ip + 1) > end)
 			return MS_REASON_TRUNCATED;
 		if (ip->version != 4 || ip->ihl < 5)
-			return MS_REASON_BAD_HEADER;
-		if (ms_be16(ip->frag_off) & 0x1fff)
-			return MS_REASON_ICMP_UNRELATED;
+			return MS_REASON_ICMP_QUOTE;
+		frag = ms_be16(ip->frag_off) & 0x1fff;
 		map_ipv4(addr.src, ip->saddr);
 		map_ipv4(addr.dst, ip->daddr);
 		l4 = ip->protocol;
 		off += ip->ihl * 4;
 	} else {
 		struct ipv6hdr *ip = data + off;
+		if (off + sizeof(*ip) > limit)
+			return MS_REASON_ICMP_QUOTE;
 		if ((void *)(ip + 1) > end)
 			return MS_REASON_TRUNCATED;
 		if (ip->version != 6)
-			return MS_REASON_BAD_HEADER;
+			return MS_REASON_ICMP_QUOTE;
 		__builtin_memcpy(addr.src, &ip->saddr, 16);
 		__builtin_memcpy(addr.dst, &ip->daddr, 16);
+		/* A mapped address would lead to a session of IPv4. */
+		if (ipv6_martian(addr.src, addr.dst))
+			return MS_REASON_ICMP_QUOTE;
 		l4 = ip->nexthdr;
 		off += sizeof(*ip);
+		ms_untracked(at, off);
+		ms_untracked(next, l4);
+		ms_untracked(place, 0);
+#pragma nounroll
+		for (int n = 0; n < 4; n++) {
+			l4 = next.n;
+			off = at.n;
+			if (!is_extension(l4) || place.n)
+				break;
+			if (off + 8 > limit || off > MS_MAX_OFFSET)
+				return MS_REASON_ICMP_QUOTE;
+			__u8 *ext = data + off;
+			if ((void *)(ext + 8) > end)
+				return MS_REASON_TRUNCATED;
+			if (l4 == 44) {
+				place.n = (((__u32)ext[2] << 8) | ext[3]) & 0xfff8;
+				at.n = off + 8;
+			} else {
+				at.n = off + (l4 == 51 ? (ext[1] + 2) * 4 : (ext[1] + 1) * 8);
+			}
+			next.n = ext[0];
+			ms_jump_back();
+		}
+		l4 = next.n;
+		frag = place.n;
+		off = at.n;
+		if (off > MS_MAX_OFFSET)
+			return MS_REASON_ICMP_QUOTE;
 	}
-	if (((const __u64 *)addr.src)[0] != ((const __u64 *)dst)[0] ||
-	    ((const __u64 *)addr.src)[1] != ((const __u64 *)dst)[1])
+	if (off > limit)
+		return MS_REASON_ICMP_QUOTE;
+	if (!same_address(addr.src, dst) || frag)
 		return MS_REASON_ICMP_UNRELATED;
-	__u16 *quoted = data + off;
-	if (l4 == MS_IP_TCP || l4 == MS_IP_UDP) {
-		if ((void *)(quoted + 2) > end)
-			return MS_REASON_TRUNCATED;
-		ports[0] = quoted[0];
-		ports[1] = quoted[1];
-	} else if (l4 == MS_IP_ICMP || l4 == MS_IP_ICMPV6) {
+	if (l4 == MS_IP_TCP || l4 == MS_IP_UDP || l4 == MS_IP_ICMP || l4 == MS_IP_ICMPV6) {
+		__u16 *quoted = data + off;
+		if (off + 8 > limit || ((l4 == MS_IP_ICMP || l4 == MS_IP_ICMPV6) && l4 != p->l4))
+			return MS_REASON_ICMP_QUOTE;
 		if ((void *)(quoted + 4) > end)
 			return MS_REASON_TRUNCATED;
-		ports[0] = quoted[2];
-		ports[1] = quoted[2];
+		__u8 type = *(__u8 *)quoted;
+		if (l4 == MS_IP_TCP || l4 == MS_IP_UDP) {
+			ports[0] = quoted[0];
+			ports[1] = quoted[1];
+			p->seq = ms_be32(*(__u32 *)(quoted + 2));
+		} else if (icmp_is_error(l4, type)) {
+			/* Nobody sends an error about an error (RFC 1122 3.2.2, RFC 4443 2.4). */
+			return MS_REASON_ICMP_QUOTE;
+		} else if (icmp_is_echo(l4, type)) {
+			ports[0] = quoted[2];
+			ports[1] = quoted[2];
+		}
 	}
 	p->src_is_a = make_key(&p->key, addr.src, addr.dst, ports[0], ports[1], l4);
 	return 0;
@@ -248,22 +298,33 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		if ((void *)(ip + 1) > end)
 			return MS_REASON_TRUNCATED;
 		if (ip->version != 4 || ip->ihl < 5)
-			return MS_REASON_BAD_HEADER;
+			return MS_REASON_IP_HEADER;
 		__u32 header = ip->ihl * 4;
 		p->ip_len = ms_be16(ip->tot_len);
 		/* BIG TCP: the length field cannot hold it and is zero. */
 		if (p->ip_len == 0 && skb->gso_segs)
 			p->ip_len = skb->len - off;
 		if (p->ip_len < header)
-			return MS_REASON_BAD_HEADER;
+			return MS_REASON_IP_LENGTH;
 		if (p->ip_len > skb->len - off)
 			return MS_REASON_TRUNCATED;
-		if (header > sizeof(*ip) && source_routed(ip + 1, end, header - sizeof(*ip)))
-			return MS_REASON_SOURCE_ROUTE;
+		if (header > sizeof(*ip)) {
+			int reason = ipv4_options(ip + 1, end, ms_fresh((__u8 *)ip) % 16 * 4 - sizeof(*ip));
+			if (reason)
+				return reason;
+		}
+		if (!ipv4_checksum_ok(skb, ip, off, header))
+			return MS_REASON_IP_CHECKSUM;
+		if (ipv4_martian(ip->saddr, ip->daddr))
+			return MS_REASON_SPOOFED;
 		__u16 frag = ms_be16(ip->frag_off);
-		if (frag & 0x3fff) {
+		if (frag & 0xbfff) {
+			if (frag & 0x8000) /* reserved, must be zero (RFC 791 3.1) */
+				return MS_REASON_IP_HEADER;
 			fragmented = 1;
+			p->more_fragments = (frag & 0x2000) != 0;
 			p->frag_off = (frag & 0x1fff) * 8;
+			p->frag_len = p->ip_len - header;
 			p->frag_id = ip->id;
 		}
 		map_ipv4(addr.src, ip->saddr);
@@ -277,7 +338,7 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		if ((void *)(ip + 1) > end)
 			return MS_REASON_TRUNCATED;
 		if (ip->version != 6)
-			return MS_REASON_BAD_HEADER;
+			return MS_REASON_IP_HEADER;
 		p->ip_len = sizeof(*ip) + ms_be16(ip->payload_len);
 		if (ip->payload_len == 0 && skb->gso_segs)
 			p->ip_len = skb->len - off;
@@ -289,39 +350,82 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		p->version = 6;
 		p->hop_limit = ip->hop_limit;
 		off += sizeof(*ip);
-		int known = 0;
+		if (ipv6_martian(addr.src, addr.dst))
+			return MS_REASON_SPOOFED;
+		__u32 chain_end = p->l3 + p->ip_len;
+		if (is_extension(l4)) {
+			ms_untracked(at, off);
+			ms_untracked(next, l4);
+			ms_untracked(seen, 0);
+			ms_untracked(place, 0);
+			ms_untracked(id, 0);
+			ms_untracked(behind, 0);
 #pragma nounroll
-		for (int n = 0; n <= MS_MAX_EXT_HEADERS; n++) {
-			if (l4 != 0 && l4 != 43 && l4 != 44 && l4 != 51 && l4 != 60 && l4 != 135) {
-				known = 1;
-				break;
-			}
-			__u8 *ext = data + off;
-			if ((void *)(ext + 8) > end)
-				return MS_REASON_TRUNCATED;
-			if (l4 == 43 && ext[3]) /* routing header with segments left (RFC 8200 4.4) */
-				return MS_REASON_SOURCE_ROUTE;
-			if (l4 == 44) {
-				__u16 frag = ((__u16)ext[2] << 8) | ext[3];
-				if (frag & 0xfff9) { /* an atomic fragment is none (RFC 6946) */
-					fragmented = 1;
-					p->frag_off = frag & 0xfff8;
-					p->frag_id = *(__u32 *)(ext + 4);
+			for (int n = 0; n <= MS_MAX_EXT_HEADERS; n++) {
+				off = at.n;
+				l4 = next.n;
+				/* What follows in a later fragment is no header. */
+				if (!is_extension(l4) || (place.n & 0xfff8))
+					break;
+				if (l4 == 0 && n) /* RFC 8200 4.1 */
+					return MS_REASON_EXT_ORDER;
+				if (off + 8 > chain_end || off > MS_MAX_OFFSET) {
+					if (place.n) /* RFC 7112 5 */
+						return MS_REASON_FRAGMENT_TINY;
+					return l4 == 0 && !ip->payload_len ? MS_REASON_JUMBOGRAM : MS_REASON_EXT_LENGTH;
 				}
-				off += 8;
-			} else if (l4 == 51) {
-				off += (ext[1] + 2) * 4;
-			} else {
-				off += (ext[1] + 1) * 8;
+				__u8 *ext = data + off;
+				if ((void *)(ext + 8) > end)
+					return MS_REASON_TRUNCATED;
+				/* Once each, destination options twice (RFC 8200 4.1). A nested fragment would have
+				 * two places. */
+				__u32 bit = 1U << (l4 & 31);
+				if (seen.n & bit) {
+					if (l4 != 60 || (seen.n & 2))
+						return MS_REASON_EXT_HEADERS;
+					bit = 2;
+				}
+				seen.n |= bit;
+				if (l4 == 43 && ext[3]) /* routing header with segments left (RFC 8200 4.4) */
+					return MS_REASON_SOURCE_ROUTE;
+				if (l4 == 44) {
+					off += 8;
+					/* Zero of an atomic fragment, which is none (RFC 6946). */
+					place.n = (((__u32)ext[2] << 8) | ext[3]) & 0xfff9;
+					id.n = *(__u32 *)(ext + 4);
+					behind.n = off;
+				} else {
+					off += l4 == 51 ? (ext[1] + 2) * 4 : (ext[1] + 1) * 8;
+				}
+				at.n = off;
+				next.n = ext[0];
+				ms_jump_back();
 			}
-			l4 = ext[0];
-			if (p->frag_off) {
-				known = 1;
-				break;
+			off = at.n;
+			l4 = next.n;
+			if (is_extension(l4) && !(place.n & 0xfff8))
+				return MS_REASON_EXT_HEADERS;
+			if (place.n) {
+				fragmented = 1;
+				p->more_fragments = place.n & 1;
+				p->frag_off = place.n & 0xfff8;
+				p->frag_len = chain_end - behind.n;
+				p->frag_id = id.n;
 			}
+			if (off > MS_MAX_OFFSET)
+				return MS_REASON_EXT_LENGTH;
 		}
-		if (!known)
-			return MS_REASON_EXT_HEADERS;
+		if (ip->nexthdr == 0 && !skb->gso_segs) {
+			__u8 *hop = (__u8 *)(ip + 1);
+			if ((void *)(hop + 8) > end)
+				return MS_REASON_TRUNCATED;
+			__u32 size = (hop[1] + 1) * 8 - 2;
+			if (p->l3 + sizeof(*ip) + 2 + size > chain_end)
+				return fragmented ? MS_REASON_FRAGMENT_TINY : MS_REASON_EXT_LENGTH;
+			int reason = hop_options(hop + 2, end, (ms_fresh(hop + 1) + 1) * 8 - 2);
+			if (reason)
+				return reason;
+		}
 	} else if (type == MS_ETH_ARP || type == MS_ETH_LLDP || type == MS_ETH_EAPOL || type == MS_ETH_SLOW ||
 		   type < 0x600) {
 		/* Judged by nobody, forwarded by nobody: these end at the gateway. */
@@ -333,13 +437,22 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 
 	p->l4 = l4;
 	p->l4_off = off;
+	if (same_address(addr.src, addr.dst))
+		return MS_REASON_LAND;
 	if (off - p->l3 > p->ip_len)
-		return MS_REASON_BAD_HEADER;
+		return fragmented ? MS_REASON_FRAGMENT_TINY : MS_REASON_EXT_LENGTH;
 	__u32 rest = p->ip_len - (off - p->l3);
 	p->payload = off;
 	p->payload_len = rest;
 	if (fragmented) {
+		/* RFC 791 3.2, RFC 8200 4.5. */
+		if (!p->frag_len || (p->more_fragments && (p->frag_len & 7)) ||
+		    (__u32)p->frag_off + p->frag_len > 65535)
+			return MS_REASON_FRAGMENT_LENGTH;
 		if (p->frag_off) {
+			/* It could only rewrite the header that the first one brought (RFC 3128). */
+			if (l4 == MS_IP_TCP && p->frag_off < sizeof(struct tcphdr))
+				return MS_REASON_FRAGMENT_TINY;
 			p->kind = MS_KIND_FRAGMENT;
 			/* The key of a later fragment has no ports; its map has its own. */
 			p->src_is_a = make_key(&p->key, addr.src, addr.dst, 0, 0, l4);
@@ -351,29 +464,42 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 	if (l4 == MS_IP_TCP) {
 		struct tcphdr *tcp = data + off;
 		if (rest < sizeof(*tcp))
-			return fragmented ? MS_REASON_FRAGMENT : MS_REASON_BAD_HEADER;
+			return fragmented ? MS_REASON_FRAGMENT_TINY : MS_REASON_L4_SHORT;
 		if ((void *)(tcp + 1) > end)
 			return MS_REASON_TRUNCATED;
 		__u32 header = tcp->doff * 4;
-		if (header < sizeof(*tcp) || header > rest)
-			return fragmented ? MS_REASON_FRAGMENT : MS_REASON_BAD_HEADER;
+		if (header < sizeof(*tcp))
+			return MS_REASON_TCP_OFFSET;
+		if (header > rest)
+			return fragmented ? MS_REASON_FRAGMENT_TINY : MS_REASON_TCP_OFFSET;
+		__u8 flags = ((__u8 *)tcp)[13];
+		if (!((MS_TCP_FLAGS_VALID >> (flags & MS_TCP_FLAGS_USED)) & 1))
+			return MS_REASON_TCP_FLAGS;
+		if (!tcp->source || !tcp->dest)
+			return MS_REASON_PORT_ZERO;
+		if ((flags & (MS_TCP_SYN_BIT | MS_TCP_FIN_BIT | MS_TCP_RST_BIT)) && header == rest && !fragmented &&
+		    !tcp_checksum_ok(skb, tcp->check, off, header, addr.src, addr.dst))
+			return MS_REASON_L4_CHECKSUM;
 		p->sport = tcp->source;
 		p->dport = tcp->dest;
 		p->seq = ms_be32(tcp->seq);
 		p->ack = ms_be32(tcp->ack_seq);
-		p->tcp_flags = ((__u8 *)tcp)[13];
+		p->tcp_flags = flags;
 		p->window = ms_be16(tcp->window);
 		p->payload = off + header;
 		p->payload_len = rest - header;
 	} else if (l4 == MS_IP_UDP) {
 		struct udphdr *udp = data + off;
 		if (rest < sizeof(*udp))
-			return fragmented ? MS_REASON_FRAGMENT : MS_REASON_BAD_HEADER;
+			return fragmented ? MS_REASON_FRAGMENT_TINY : MS_REASON_L4_SHORT;
 		if ((void *)(udp + 1) > end)
 			return MS_REASON_TRUNCATED;
 		__u32 len = ms_be16(udp->len);
 		if (len < sizeof(*udp) || (len > rest && !fragmented && !skb->gso_segs))
-			return MS_REASON_BAD_HEADER;
+			return MS_REASON_UDP_LENGTH;
+		/* A source that wants no answer is 0 (RFC 768). */
+		if (!udp->dest)
+			return MS_REASON_PORT_ZERO;
 		p->sport = udp->source;
 		p->dport = udp->dest;
 		p->payload = off + sizeof(*udp);
@@ -381,12 +507,12 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		p->payload_len = (len < rest ? len : rest) - sizeof(*udp);
 	} else if (l4 == MS_IP_ICMP || l4 == MS_IP_ICMPV6) {
 		struct ms_icmp *icmp = data + off;
+		if ((l4 == MS_IP_ICMP) != (p->version == 4))
+			return MS_REASON_ICMP_FAMILY;
 		if (rest < sizeof(*icmp))
-			return fragmented ? MS_REASON_FRAGMENT : MS_REASON_BAD_HEADER;
+			return fragmented ? MS_REASON_FRAGMENT_TINY : MS_REASON_L4_SHORT;
 		if ((void *)(icmp + 1) > end)
 			return MS_REASON_TRUNCATED;
-		if ((l4 == MS_IP_ICMP) != (p->version == 4))
-			return MS_REASON_BAD_HEADER;
 		p->icmp_type = icmp->type;
 		p->payload = off + sizeof(*icmp);
 		p->payload_len = rest - sizeof(*icmp);
@@ -399,12 +525,13 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		if (l4 == MS_IP_ICMPV6 && ((icmp->type >= 133 && icmp->type <= 137 && p->hop_limit == 255) ||
 					   (icmp->type >= 130 && icmp->type <= 132) || icmp->type == 143)) {
 			__u32 first = ms_be32(((__u32 *)addr.dst)[0]);
+			if (fragmented) /* RFC 6980 5 */
+				return MS_REASON_NEIGHBOUR;
 			p->kind = (first >> 24) == 0xff || (first >> 22) == 0x3fa ? MS_KIND_NEIGHBOUR
 										  : MS_KIND_NEIGHBOUR_UNICAST;
 		}
 		/* Echo and its reply are one flow, told apart by the identifier. */
-		if (l4 == MS_IP_ICMP ? (icmp->type == 8 || icmp->type == 0)
-				     : (icmp->type == 128 || icmp->type == 129)) {
+		if (icmp_is_echo(l4, icmp->type)) {
 			p->sport = icmp->id;
 			p->dport = icmp->id;
 		}

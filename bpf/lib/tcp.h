@@ -107,9 +107,9 @@ MS_INLINE __u8 tcp_next(__u8 state, int event)
 /* The widest window there is. */
 #define MS_TCP_MOST (0xffffU << MS_TCP_MAX_SCALE)
 
-/* Options of a segment that opens or closes, into scratch memory. Those behind a malformed one are not there, as for
- * the receivers. */
-MS_INLINE void tcp_options(struct __sk_buff *skb, struct ms_scratch *scratch)
+/* Options of a segment that opens or closes, into scratch memory (RFC 9293 3.1). Answers 0, or the reason when one is
+ * malformed: those behind it are not there. */
+MS_INLINE int tcp_options(struct __sk_buff *skb, struct ms_scratch *scratch)
 {
 	const struct ms_packet *p = &scratch->packet;
 	struct ms_tcp_options *o = &scratch->options;
@@ -120,14 +120,14 @@ MS_INLINE void tcp_options(struct __sk_buff *skb, struct ms_scratch *scratch)
 	o->scaled = 0;
 	o->scale = 0;
 	if (n == 0 || n > 40)
-		return;
+		return 0;
 	n -= 1;
 	ms_opaque(n);
 	n = (n & 63) + 1;
 	/* Behind the header no option begins. */
 	__builtin_memset(room, 0, 64);
 	if (bpf_skb_load_bytes(skb, at, room, n))
-		return;
+		return MS_REASON_TRUNCATED;
 #pragma nounroll
 	for (int turn = 0; turn < 40; turn++) {
 		ms_opaque(i);
@@ -135,12 +135,12 @@ MS_INLINE void tcp_options(struct __sk_buff *skb, struct ms_scratch *scratch)
 		__u8 kind = room[i];
 		__u8 len = room[i + 1];
 		if (kind == 0)
-			return;
+			return 0;
 		if (kind == 1) {
 			i += 1;
 		} else {
-			if (len < 2 || i + len > n)
-				return;
+			if (i + 1 >= n || len < 2 || i + len > n)
+				return MS_REASON_TCP_OPTIONS;
 			if (kind == 3 && len == 3) {
 				o->scaled = 1;
 				o->scale = room[i + 2] > MS_TCP_MAX_SCALE ? MS_TCP_MAX_SCALE : room[i + 2];
@@ -151,9 +151,10 @@ MS_INLINE void tcp_options(struct __sk_buff *skb, struct ms_scratch *scratch)
 			i += len;
 		}
 		if (i >= n)
-			return;
+			return 0;
 		ms_jump_back();
 	}
+	return 0;
 }
 
 /* Both ends are closed though no FIN was seen of one: a reset. */

@@ -16,7 +16,9 @@ ICMP = 1
 TCP = 6
 UDP = 17
 ICMP6 = 58
-PROTOCOL_NUMBERS = {"icmp": ICMP, "tcp": TCP, "udp": UDP, "icmp6": ICMP6}
+PROTOCOL_NUMBERS = {
+    "icmp": ICMP, "tcp": TCP, "udp": UDP, "icmp6": ICMP6, "gre": 47, "esp": 50, "ah": 51, "sctp": 132,
+}  # fmt: skip
 
 # A set of rules is one bit per rule, 64 words of 64 bits.
 MAX_RULES = Limit.POLICY_WORDS * 64

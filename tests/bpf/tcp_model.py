@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from bench.testrun import checksum
 from tests.bpf.harness import CLIENT, GATEWAY_MAC, SENDER_MAC, SERVER
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
@@ -50,7 +51,7 @@ class Segment:
         return f"{arrow} {','.join(names)} seq={self.seq} ack={self.ack} len={self.size} win={self.window}{scale}"
 
     def frame(self, version: int, ports: tuple[int, int]) -> bytes:
-        """On the wire, without checksums, which the programs leave to the endpoints."""
+        """On the wire."""
         options = b"" if self.scale is None else bytes([3, 3, self.scale, 0])
         source, target = (SERVER, CLIENT) if self.back else (CLIENT, SERVER)
         sport, dport = reversed(ports) if self.back else ports
@@ -58,9 +59,11 @@ class Segment:
         fields = (sport, dport, self.seq & MASK, self.ack & MASK, offset, self.flags, self.window, 0, 0)
         tcp = struct.pack(">HHIIBBHHH", *fields) + options + bytes(self.size)
         ends = ip_address(source[version]).packed + ip_address(target[version]).packed
+        tcp = tcp[:16] + checksum(ends + struct.pack(">II", len(tcp), 6) + tcp) + tcp[18:]
         macs = bytes.fromhex((GATEWAY_MAC + SENDER_MAC).replace(":", ""))
         if version == 4:
-            return macs + b"\x08\x00" + struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), 1, 0, 64, 6, 0) + ends + tcp
+            head = struct.pack(">BBHHHBB2x", 0x45, 0, 20 + len(tcp), 1, 0, 64, 6) + ends
+            return macs + b"\x08\x00" + head[:10] + checksum(head) + head[12:] + tcp
         return macs + b"\x86\xdd" + struct.pack(">IHBB", 6 << 28, len(tcp), 6, 64) + ends + tcp
 
 

@@ -190,7 +190,6 @@ UNUSUAL: dict[str, Callable[[Flow], Packet]] = {
     "to nobody that is known": lambda flow: Flow(
         flow.version, server={4: "10.77.2.9", 6: "fd77:2::9"}[flow.version]
     ).segment("S"),
-    "from a group": lambda flow: Flow(flow.version, client={4: "225.1.2.3", 6: "ff0e::7"}[flow.version]).datagram(b"x"),
     "multicast": lambda flow: Flow(flow.version, server={4: "224.1.2.3", 6: "ff0e::7"}[flow.version]).datagram(b"x"),
     "from the gateway's own address": lambda flow: Flow(
         flow.version, client={4: "10.77.1.1", 6: "fd77:1::1"}[flow.version]

@@ -6,15 +6,18 @@ import ctypes
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
+from bench.testrun import checksum
 from fastpath import abi
 from fastpath.abi import Action, End, EventKind, Op, Protocol, Reason, Scope, Status, Verdict
 from fastpath.config import Inspection
 from fastpath.policy.model import Log, all_protocols
 from fastpath.resets import resets
 from fastpath.word import Word
-from tests.bpf.harness import ISN, PEER_ISN, Flow, Kernel, judged, rule
+from tests.bpf.harness import GATEWAY_MAC, ISN, PEER_ISN, SENDER_MAC, Flow, Kernel, judged, rule
 
 pytestmark = pytest.mark.root
 
@@ -421,7 +424,10 @@ def test_the_resets_of_a_closed_connection_get_out(kernel: Kernel, flow: Flow) -
     session = closed(kernel, flow)
     kernel.events()
     for packet, _ in resets(flow.key(6), session):
-        frame = Ether(type=0x0800 if flow.version == 4 else 0x86DD) / packet
+        # The kernel fills in the sum of a raw packet's header (ip(7), IP_HDRINCL).
+        if flow.version == 4:
+            packet = packet[:10] + checksum(packet[:10] + packet[12:20]) + packet[12:]
+        frame = Ether(src=SENDER_MAC, dst=GATEWAY_MAC) / (IP if flow.version == 4 else IPv6)(packet)
         assert kernel.send(frame, "ms_egress", interface="seg1").said == "pass"
         # Forwarded ones are not the gateway's.
         far = kernel.namespace.ifindex["far0"]

@@ -17,7 +17,6 @@ from tests.bpf.harness import (
     ISN,
     PEER_ISN,
     SENDER_MAC,
-    Act,
     Flow,
     Kernel,
     judged,
@@ -81,8 +80,6 @@ def test_a_denied_syn_is_refused(kernel: Kernel, flow: Flow, tagged: bool) -> No
         ("A", b"", (PEER_ISN + 1, 0, "R")),
         ("PA", b"x" * 1000, (PEER_ISN + 1, 0, "R")),
         ("FA", b"bye", (PEER_ISN + 1, 0, "R")),
-        ("F", b"bye", (0, ISN + 4, "RA")),
-        ("", b"", (0, ISN, "RA")),
     ],
 )
 def test_a_reset_answers_what_was_sent(
@@ -242,34 +239,6 @@ def test_an_error_goes_to_the_sender_of_what_it_quotes(kernel: Kernel, flow: Flo
         other = "10.77.2.77" if flow.version == 4 else "fd77:2::77"
         assert kernel.send(error(flow, quoted, to=other)).said == "drop icmp_unrelated"
         assert kernel.send(error(flow, quoted)).said == "pass"
-
-
-@pytest.mark.parametrize("length", [0, 1, 10, 19, 20, 21, 23])
-def test_a_quote_that_is_cut_short(kernel: Kernel, length: int) -> None:
-    flow = Flow(4)
-    kernel.policy(WEB)
-    kernel.open(flow)
-    outcome = kernel.send(error(flow, flow.segment("A"), cut=40 - length))
-    assert outcome.said == "drop truncated"
-
-
-def test_a_quoted_later_fragment_tells_nothing(kernel: Kernel) -> None:
-    flow = Flow(4)
-    kernel.policy(WEB)
-    kernel.open(flow)
-    assert kernel.send(error(flow, flow.segment("A", frag=5))).said == "drop icmp_unrelated"
-
-
-def test_a_quote_that_lies(kernel: Kernel) -> None:
-    flow = Flow(4)
-    kernel.policy(WEB)
-    kernel.open(flow)
-    frame = bytearray(error(flow, flow.segment("A")))
-    for first in (0x65, 0x44):
-        frame[42] = first
-        assert kernel.send(bytes(frame)).said == "drop bad_header"
-    frame[42] = 0x4F
-    assert kernel.send(bytes(frame)).act is Act.DROP
 
 
 def test_redirects_are_for_hosts(kernel: Kernel) -> None:

@@ -24,6 +24,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from tests.bpf.harness import CLIENT, GATEWAY_MAC, SENDER_MAC, SERVER, Act, Flow, Kernel, judged, key, rule
+from tests.bpf.test_malformed import summed
 
 pytestmark = pytest.mark.root
 
@@ -31,6 +32,8 @@ LINK = Ether(src=SENDER_MAC, dst=GATEWAY_MAC)
 V4 = IP(src=CLIENT[4], dst=SERVER[4])
 V6 = IPv6(src=CLIENT[6], dst=SERVER[6])
 SYN = TCP(sport=40000, dport=80, flags="S", seq=1000)
+# Behind AH scapy does not sum.
+SUMMED_SYN = TCP(sport=40000, dport=80, flags="S", seq=1000, chksum=(V6 / SYN).__class__(bytes(V6 / SYN))[TCP].chksum)
 DATAGRAM = UDP(sport=40000, dport=80) / Raw(b"payload")
 LSRR = IPOption(b"\x83\x07\x04\x0a\x4d\x02\x02")
 SSRR = IPOption(b"\x89\x07\x04\x0a\x4d\x02\x02")
@@ -55,14 +58,13 @@ TO_SERVER = {
     "hop-by-hop": LINK / V6 / IPv6ExtHdrHopByHop() / SYN,
     "destination options": LINK / V6 / IPv6ExtHdrDestOpt() / DATAGRAM,
     "routing header, no segments left": LINK / V6 / IPv6ExtHdrRouting(type=4, segleft=0) / SYN,
-    "ah": LINK / V6 / AH(nh=6, payloadlen=4, icv=bytes(12)) / SYN,
-    "ah with the shortest value": LINK / V6 / AH(nh=6, payloadlen=1, icv=b"") / SYN,
+    "ah": LINK / V6 / AH(nh=6, payloadlen=4, icv=bytes(12)) / SUMMED_SYN,
+    "ah with the shortest value": LINK / V6 / AH(nh=6, payloadlen=1, icv=b"") / SUMMED_SYN,
     "atomic fragment": LINK / V6 / IPv6ExtHdrFragment(offset=0, m=0, id=5) / SYN,
     "a chain": LINK / V6 / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / IPv6ExtHdrFragment()
-    / AH(nh=6, payloadlen=4, icv=bytes(12)) / SYN,
-    "the longest chain": LINK / V6 / IPv6ExtHdrHopByHop() / (IPv6ExtHdrDestOpt() / IPv6ExtHdrDestOpt())
-    / (IPv6ExtHdrDestOpt() / IPv6ExtHdrDestOpt()) / (IPv6ExtHdrDestOpt() / IPv6ExtHdrDestOpt())
-    / IPv6ExtHdrDestOpt() / DATAGRAM,
+    / AH(nh=6, payloadlen=4, icv=bytes(12)) / SUMMED_SYN,
+    "the longest chain": LINK / V6 / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / IPv6ExtHdrRouting(segleft=0)
+    / IPv6ExtHdrFragment() / AH(nh=60, payloadlen=4, icv=bytes(12)) / IPv6ExtHdrDestOpt() / DATAGRAM,
     "ipv4 gre": LINK / IP(src=CLIENT[4], dst=SERVER[4], proto=47) / Raw(bytes(8)),
     "ipv6 esp": LINK / IPv6(src=CLIENT[6], dst=SERVER[6], nh=50) / Raw(bytes(16)),
     "ipv6 no next header": LINK / IPv6(src=CLIENT[6], dst=SERVER[6], nh=59),
@@ -138,36 +140,6 @@ BAD = {
         "ipv6 type 0": LINK / V6 / IPv6ExtHdrRouting(type=0, segleft=1, addresses=[SERVER[6]]) / SYN,
         "ipv6 segments left": LINK / V6 / IPv6ExtHdrRouting(type=4, segleft=1, addresses=[SERVER[6]]) / SYN,
         "ipv6 behind others": LINK / V6 / IPv6ExtHdrHopByHop() / IPv6ExtHdrRouting(segleft=1) / SYN,
-    },
-    "ext_headers": {
-        "nine": LINK / V6 / IPv6ExtHdrHopByHop() / (IPv6ExtHdrDestOpt() / IPv6ExtHdrDestOpt() / IPv6ExtHdrDestOpt()
-        / IPv6ExtHdrDestOpt()) / (IPv6ExtHdrDestOpt() / IPv6ExtHdrDestOpt() / IPv6ExtHdrDestOpt()
-        / IPv6ExtHdrDestOpt()) / DATAGRAM,
-    },
-    "bad_header": {
-        "ipv4 version": put(LINK / V4 / SYN, 14, "B", 0x65),
-        "ipv6 version": put(LINK / V6 / SYN, 14, "B", 0x45),
-        "ihl 4": ihl(LINK / V4 / SYN, 4),
-        "ihl 0": ihl(LINK / V4 / SYN, 0),
-        "ihl behind tot_len": ihl(LINK / IP(src=CLIENT[4], dst=SERVER[4], len=40) / SYN, 15),
-        "tot_len 0": put(LINK / V4 / SYN, 16, ">H", 0),
-        "tot_len 19": put(LINK / V4 / SYN, 16, ">H", 19),
-        "tot_len within tcp": put(LINK / V4 / SYN, 16, ">H", 39),
-        "tot_len within udp": put(LINK / V4 / DATAGRAM, 16, ">H", 27),
-        "tot_len within icmp": put(LINK / V4 / ICMP(id=7), 16, ">H", 27),
-        "payload_len 0": put(LINK / V6 / SYN, 18, ">H", 0),
-        "payload_len within tcp": put(LINK / V6 / SYN, 18, ">H", 19),
-        "payload_len within an extension": put(LINK / V6 / IPv6ExtHdrHopByHop() / SYN, 18, ">H", 7),
-        "extension beyond the packet": put(LINK / V6 / IPv6ExtHdrDestOpt() / SYN, 55, "B", 255),
-        "doff 4": put(LINK / V4 / SYN, 46, "B", 0x40),
-        "doff 0": put(LINK / V6 / SYN, 66, "B", 0),
-        "doff beyond": put(LINK / V4 / SYN, 46, "B", 0x60),
-        "udp length 7": put(LINK / V4 / DATAGRAM, 38, ">H", 7),
-        "udp length 0": put(LINK / V6 / DATAGRAM, 58, ">H", 0),
-        "udp length beyond": put(LINK / V4 / DATAGRAM, 38, ">H", 16),
-        "icmp over ipv6": LINK / IPv6(src=CLIENT[6], dst=SERVER[6], nh=1) / ICMP(id=7),
-        "icmpv6 over ipv4": LINK / IP(src=CLIENT[4], dst=SERVER[4], proto=58) / Raw(bytes([128, 0, 0, 0, 0, 7, 0, 1])),
-        "nd to somebody else": LINK / IPv6(src=CLIENT[6], dst=SERVER[6], hlim=255) / ICMPv6ND_NS(tgt=SERVER[6]),
     },
     "truncated": {
         "tot_len beyond": put(LINK / V4 / SYN, 16, ">H", 41),
@@ -279,7 +251,7 @@ def test_random_bytes_pass_only_into_a_session_or_as_neighbours(kernel: Kernel, 
                 frame[22:24] = max(0, len(frame) - 58).to_bytes(2, "big")
         if len(frame) < shortest(bytes(frame)):
             continue
-        outcome = kernel.send(bytes(frame))
+        outcome = kernel.send(summed(frame) if kind == "ipv4" and choose.random() < 0.8 else bytes(frame))
         if outcome.act is Act.DROP:
             assert sum(outcome.drops.values()) == 1
             dropped += 1

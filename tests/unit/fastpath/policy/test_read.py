@@ -138,7 +138,12 @@ def test_tcp_is_reset_unless_told_otherwise(fields: str, reset: bool) -> None:
         ("action: allow, to: ", "to: expected text"),
         ("action: allow, to: []", "to: the list is empty: leave the field out"),
         ("action: allow, from: 10.0.0.0/8, to: fd00::/8", "to: never matches: `from` and `to` have no address family"),
-        ("action: allow, proto: sctp", "proto: 'sctp' is not one of icmp, tcp, udp, icmp6 or a number within 0..255"),
+        (
+            "action: allow, proto: dccp",
+            "proto: 'dccp' is not one of icmp, tcp, udp, icmp6, gre, esp, ah, sctp or a number within 0..255",
+        ),
+        ("action: allow, proto: sctp, ports: 80", "ports: needs `proto: tcp`, `udp` or both, and no other"),
+        ("action: inspect, proto: [esp, ah]", "proto: only tcp and udp can be inspected"),
         ("action: allow, proto: [tcp, 256]", "proto[1]: '256' is not one of"),
         ("action: allow, ports: 80", "ports: needs `proto: tcp`, `udp` or both"),
         ("action: allow, proto: [tcp, icmp], ports: 80", "ports: needs `proto: tcp`, `udp` or both"),
