@@ -19,6 +19,7 @@ NAMES = (
     "round_trip",
     "connections",
     "udp_packets",
+    "cpu_per_packet",
     "new_grpc_connection",
     "grpc_round_trip",
     "fast_path_share",

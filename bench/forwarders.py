@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 
 from bench import rules
-from bench.gateway import ours
+from bench.gateway import accelerated, ours
 from bench.programs import peers
 from bench.results import HIGHER, LOWER, Result
 from bench.rounds import interleaved
@@ -58,24 +58,40 @@ def nftables(lab: Lab) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def flowtable(lab: Lab) -> Iterator[None]:
+    """Established flows in a flowtable of nftables; no rules but the one that puts them there."""
+    inside(lab, "nft", "-f", "-", stdin=rules.flowtable(INTERFACES))
+    yield
+
+
 FORWARDERS: dict[str, Forwarder] = {
     "plain": plain,
     "plain_again": plain,
     "minimal": minimal,
     "nftables": nftables,
     "ours": ours,
+    "accelerated": accelerated,
+    "flowtable": flowtable,
 }
+# Not every kernel has them (NF_FLOW_TABLE).
+OPTIONAL = frozenset({"flowtable"})
 
 
 def compare(name: str, unit: str, measure: Measure, better: str, target: float) -> Iterator[Result]:
-    """Run `measure` through every forwarder. Ours against plain has the target; that of plain against
-    plain says which part of a miss, or of a win, is noise.
+    """Run `measure` through every forwarder. Ours against plain has the target, and accelerated it has to be better
+    than plain; that of plain against plain says which part of a miss, or of a win, is noise.
     """
     with ExitStack() as stack:
         subjects = {}
         for forwarder, enter in FORWARDERS.items():
             lab = stack.enter_context(Lab())
-            stack.enter_context(enter(lab))
+            try:
+                stack.enter_context(enter(lab))
+            except LabError:
+                if forwarder not in OPTIONAL:
+                    raise
+                continue
             ends = stack.enter_context(Ends(lab))
             subjects[forwarder] = lambda ends=ends: measure(ends)
         figures = interleaved(subjects)
@@ -86,6 +102,13 @@ def compare(name: str, unit: str, measure: Measure, better: str, target: float) 
         yield Result(f"{name}.{forwarder}", unit, floors[forwarder], reference, better=better)
     yield Result(name, unit, floors["ours"], reference, target, better)
     yield Result(f"{name}.against_nftables", unit, floors["ours"], floors["nftables"], 1.0, better)
+    yield Result(f"{name}.accelerated", unit, floors["accelerated"], reference, 1.0, better)
+    peer = floors.get("flowtable")
+    against = f"{name}.accelerated.against_flowtable"
+    if peer is None:
+        yield Result(against, unit, floors["accelerated"], better=better, note="this kernel has no flowtables")
+    else:
+        yield Result(against, unit, floors["accelerated"], peer, 1.0, better)
 
 
 __all__ = ["FORWARDERS", "HIGHER", "LOWER", "compare"]

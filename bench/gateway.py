@@ -14,7 +14,7 @@ from tests.lab.gateway import FASTPATH, SLOWPATH
 from tests.lab.gateway import Gateway as LabGateway
 from tests.lab.namespaces import Lab
 
-__all__ = ["FASTPATH", "SLOWPATH", "Gateway", "allow_all", "ours"]
+__all__ = ["FASTPATH", "SLOWPATH", "Gateway", "accelerated", "allow_all", "ours"]
 
 
 class Gateway(LabGateway):
@@ -69,4 +69,11 @@ def allow_all(action: str = "action: allow") -> str:
 def ours(lab: Lab) -> Iterator[None]:
     """The gateway as a forwarder: 1,000 rules, default logging, default settings."""
     with Gateway(lab, allow_all(), inspector=False):
+        yield
+
+
+@contextlib.contextmanager
+def accelerated(lab: Lab) -> Iterator[None]:
+    """The same with `accelerate`."""
+    with Gateway(lab, allow_all(), {"accelerate": True}, inspector=False):
         yield

@@ -17,6 +17,9 @@ from fastpath.libbpf import Program
 from fastpath.loader.source import flatten
 from tests.bpf.harness import Kernel, rule
 
+_REVISION = "\tif (word_revision(s->verdict) != cfg->revision)\n\t\treturn tail(skb, &p, MS_PROG_JUDGE, hook, 0);\n"
+_BEHIND_IT = "\tif (p.l4 == MS_IP_TCP && !word_blocks"
+
 # Part: (text, what stands in its place).
 PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "window": (
@@ -24,13 +27,13 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
         ("tcp_advance(s, &p, p.seq + p.payload_len, dir, s->scale[dir & 1]);", ""),
     ),
     "session_counters": (
-        ("__sync_fetch_and_add(&s->packets[dir & 1], packets);", ""),
+        ("__sync_fetch_and_add(&s->packets[dir & 1], p->segments);", ""),
         ("__sync_fetch_and_add(&s->bytes[dir & 1], p->ip_len);", ""),
     ),
     "statistics": (
         ("struct ms_counters *counters = stats_get();\n\tif (counters) {\n\t\tcounters->stats[MS_STAT_PACKETS]",
          "struct ms_counters *counters = 0;\n\tif (counters) {\n\t\tcounters->stats[MS_STAT_PACKETS]"),
-        ("\tcount_n(stat, skb->gso_segs ?: 1);", ""),
+        ("\tcount_n(stat, p->segments);", ""),
     ),
     "clock": (
         ("\t__u64 now = bpf_jiffies64();\n\n\tif (!cfg)\n\t\treturn MS_DROP;\n\t/* Seen only",
@@ -39,8 +42,7 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
          "return 0;"),
     ),
     "revision": (
-        ("\tif (word_revision(s->verdict) != cfg->revision)\n\t\treturn tail(skb, &p, MS_PROG_JUDGE, hook, 0);\n"
-         "\tif (p.l4 == MS_IP_TCP && !word_blocks", "\tif (p.l4 == MS_IP_TCP && !word_blocks"),
+        (f"{_REVISION}{_BEHIND_IT}", _BEHIND_IT),
     ),
 }  # fmt: skip
 

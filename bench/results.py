@@ -24,6 +24,7 @@ class Result:
     reference: float | None = None
     target: float | None = None
     better: str = LOWER
+    note: str = ""  # why something is not there
 
     @property
     def ratio(self) -> float | None:
@@ -49,7 +50,7 @@ class Result:
             "ratio": None if self.ratio is None else round(self.ratio, 4),
             "target": fields["target"],
             "better": self.better,
-        }
+        } | ({"note": self.note} if self.note else {})
 
 
 def significant(value: float | None) -> float | None:
@@ -81,7 +82,7 @@ def table(results: Iterable[Result]) -> str:
                 "" if row["reference"] is None else f"{row['reference']:g}",
                 "" if row["ratio"] is None else f"{row['ratio']:.3f}",
                 "" if result.target is None else f"{sign} {result.target:g}",
-                {None: "", True: "met", False: "MISSED"}[result.met],
+                result.note or {None: "", True: "met", False: "MISSED"}[result.met],
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

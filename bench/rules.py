@@ -44,6 +44,21 @@ table inet bench {{
 """
 
 
+def flowtable(interfaces: tuple[str, ...]) -> str:
+    """For ``nft -f``: every flow that connection tracking knows goes into the flowtable of these interfaces."""
+    return f"""\
+table inet bench {{
+  flowtable fast {{
+    hook ingress priority 0; devices = {{ {", ".join(interfaces)} }};
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    meta l4proto {{ tcp, udp }} flow add @fast
+  }}
+}}
+"""
+
+
 # Rule files of the inspector, by name.
 BY_SERVICE = """\
 name: by-service

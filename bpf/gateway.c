@@ -6,6 +6,7 @@
  *   ms_judge                no session, an ended one, or an older revision: walk the policy
  *   ms_tcp                  segments that open, close or reset a connection, or come while it opens or closes
  *   ms_identify, ms_decide  first payload of an undecided session: what is it, and the policy again
+ *   ms_route, ms_accelerate  next hop of an allowed packet, and past the stack to it
  *   ms_reset                answer a denied TCP segment
  *   ms_tap                  frames that the inspector released
  *   ms_release              released frames to the CPU of their flow
@@ -34,6 +35,8 @@
 #include "lib/events.h"
 #include "lib/tcp.h"
 #include "lib/session.h"
+#include "lib/tail.h"
+#include "lib/accelerate.h"
 #include "lib/verdict.h"
 #include "lib/fragments.h"
 #include "lib/judge.h"
@@ -60,7 +63,7 @@ MS_INLINE int released(struct __sk_buff *skb, struct ms_packet *p, struct ms_ses
 	__u64 word = s->verdict;
 
 	__sync_fetch_and_add(&s->released[dir & 1], 1);
-	count_packets(skb, MS_STAT_RELEASED);
+	count_packets(p, MS_STAT_RELEASED);
 	if (word_verdict(word) == MS_VERDICT_DENY)
 		return deny(skb, p, word, hook);
 	return MS_PASS;
@@ -100,7 +103,7 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 	}
 	struct ms_counters *counters = stats_get();
 	if (counters) {
-		counters->stats[MS_STAT_PACKETS] += skb->gso_segs ?: 1;
+		counters->stats[MS_STAT_PACKETS] += p.segments;
 		counters->stats[MS_STAT_BYTES] += p.ip_len;
 	}
 	if (p.kind == MS_KIND_FRAGMENT)
@@ -135,7 +138,7 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 			return stray(skb, &p, s, cfg, reason);
 		tcp_advance(s, &p, p.seq + p.payload_len, dir, s->scale[dir & 1]);
 	}
-	account(skb, s, &p, dir, now);
+	account(s, &p, dir, now);
 	if (p.first_fragment)
 		fragment_first(&p, s->verdict, now);
 	return act(skb, &p, s, cfg, dir, hook, now);
@@ -147,14 +150,7 @@ MS_INLINE int judged_at_ingress(struct __sk_buff *skb)
 	__u32 ifindex = skb->ingress_ifindex;
 	struct ms_config *cfg = config_get();
 
-	if (!ifindex || !cfg)
-		return 0;
-	/* The first few stand in the settings, a cache line that the ingress program has just read. */
-	for (int n = 0; n < MS_MANAGED_NEAR; n++) {
-		if (cfg->managed[n] == ifindex)
-			return 1;
-	}
-	return cfg->managed_far && managed_lookup(&ifindex);
+	return ifindex && cfg && is_managed(cfg, ifindex);
 }
 
 MS_PROGRAM(ms_ingress)(struct __sk_buff *skb)
@@ -251,7 +247,7 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 			return tail(skb, p, MS_PROG_TCP, hook, 0);
 	}
 	int dir = direction_of(s, p);
-	account(skb, s, p, dir, now);
+	account(s, p, dir, now);
 	if (p->first_fragment)
 		fragment_first(p, s->verdict, now);
 	return act(skb, p, s, cfg, dir, hook, now);
@@ -286,7 +282,7 @@ MS_PROGRAM(ms_tcp)(struct __sk_buff *skb)
 	int reason = tcp_step(s, p, &room->options, dir, &end);
 	if (reason && !word_blocks(s->verdict))
 		return stray(skb, p, s, cfg, reason);
-	account(skb, s, p, dir, now);
+	account(s, p, dir, now);
 	if (end)
 		emit_end(&p->key, s, end);
 	if (p->first_fragment)
@@ -358,8 +354,29 @@ MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
 		s->ident_end = p->seq + p->payload_len;
 		s->provisional = 1 + dir;
 	}
-	count_packets(skb, MS_STAT_FAST);
+	count_packets(p, MS_STAT_FAST);
 	return MS_PASS;
+}
+
+MS_PROGRAM(ms_route)(struct __sk_buff *skb)
+{
+	struct ms_config *cfg = config_get();
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+
+	if (!cfg || !room)
+		return MS_PASS;
+	struct ms_packet *p = &room->packet;
+	struct ms_session *s = sessions_lookup(&p->key);
+	if (!s)
+		return MS_PASS;
+	return accelerate(skb, p, route(skb, p, s, cfg, direction_of(s, p)));
+}
+
+MS_PROGRAM(ms_accelerate)(struct __sk_buff *skb)
+{
+	struct ms_config *cfg = config_get();
+
+	return cfg ? redirect_to_hop(skb, cfg) : MS_PASS;
 }
 
 MS_PROGRAM(ms_reset)(struct __sk_buff *skb)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "e04248d7cb37"
+ABI_HASH = "79892f0d6057"
 
 
 class Verdict(IntEnum):
@@ -185,6 +185,7 @@ class Stat(IntEnum):
     FRAGMENTS = 16
     MONITORED = 17
     DRAINS = 19
+    ACCELERATED = 24
     TCP_STATE = 25
     TCP_SEQUENCE = 26
     TCP_ACK = 27
@@ -215,6 +216,7 @@ class Op(IntEnum):
     WALK = 5
     DISCARD = 6
     HEARTBEAT = 7
+    CLOSE = 8
 
 
 class Status(IntEnum):
@@ -245,6 +247,8 @@ class Limit(IntEnum):
     FAILSAFE_PORTS = 16
     DRAIN_PACKETS = 256
     MANAGED_NEAR = 4
+    HOPS = 8192
+    HOP_TICK = 6
 
 
 class Prog(IntEnum):
@@ -255,7 +259,14 @@ class Prog(IntEnum):
     RESET = 4
     DECIDE = 5
     TCP = 6
-    MAX = 8
+    ROUTE = 7
+    ACCELERATE = 8
+    MAX = 16
+
+
+class HopWord(IntEnum):
+    NUMBER = 65535
+    CLOCK = 16
 
 
 class Key(Structure):
@@ -286,24 +297,34 @@ class Session(Structure):
         ("ack", c_uint32 * 2),
         ("edge", c_uint32 * 2),
         ("window", c_uint16 * 2),
-        ("hop", c_uint16 * 2),
+        ("hop", c_uint32 * 2),
         ("isn", c_uint32 * 2),
         ("ident_end", c_uint32),
-        ("rule_hash", c_uint32),
         ("id", c_uint64),
         ("first_ns", c_uint64),
         ("held", c_uint32 * 2),
         ("released", c_uint32 * 2),
         ("ifindex", c_uint32 * 2),
-        ("drain_jiffies", c_uint32),
+        ("stamp", c_uint32),
         ("syn", c_uint32),
         ("cpu", c_uint16 * 2),
         ("vlan", c_uint16 * 2),
+        ("rule_hash", c_uint32),
         ("protocol", c_uint8),
         ("first_protocol", c_uint8),
         ("logged", c_uint8),
         ("pad", c_uint8),
-        ("timestamp", c_uint32),
+    )
+
+
+class Hop(Structure):
+    _fields_ = (
+        ("link", c_uint32 * 3),
+        ("from", c_uint32),
+        ("ifindex", c_uint32),
+        ("mtu", c_uint32),
+        ("turn", c_uint32),
+        ("pad", c_uint32),
     )
 
 
@@ -340,17 +361,19 @@ class Config(Structure):
         ("mark_judged", c_uint32),
         ("managed", c_uint32 * 4),
         ("managed_far", c_uint32),
-        ("far_pad", c_uint32),
+        ("route_mtu", c_uint32),
         ("timeouts", c_uint64 * 8),
         ("inspector_timeout", c_uint64),
         ("drain_timeout", c_uint64),
         ("capacity", c_uint64),
         ("exceptions", c_uint8 * 16),
         ("failsafe", c_uint16 * 16),
-        ("monitor", c_uint32),
+        ("monitor", c_uint8),
         ("pressure", c_uint8),
         ("strict_tcp", c_uint8),
-        ("pad", c_uint8 * 2),
+        ("hop_age", c_uint8),
+        ("hop_clock", c_uint16),
+        ("pad", c_uint16),
     )
 
 

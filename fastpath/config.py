@@ -86,6 +86,7 @@ class Config:
     capacity: int = 262_144
     table: str = "lru"
     sweep: float = 10.0
+    accelerate: bool = False
     timeouts: Mapping[str, float] = field(default_factory=lambda: TIMEOUTS)
     failsafe: tuple[int, ...] = (22,)
     strict_tcp: bool = False
@@ -139,7 +140,7 @@ class _Reader:
             required=("interfaces", "policy"),
             optional=(
                 "rules", "run_dir", "pin_root", "tap", "prio", "mark", "sessions", "timeouts", "failsafe", "strict_tcp",
-                "exceptions", "inspector", "records", "listen", "log_level",
+                "exceptions", "inspector", "records", "listen", "log_level", "accelerate",
             ),
         )  # fmt: skip
         values: dict[str, object] = {}
@@ -159,6 +160,7 @@ class _Reader:
         take("tap", lambda node: _ifname(node, MAX_IFNAME - 1))
         take("prio", lambda node: node.integer(1, 0xFFFF))
         take("mark", _mark)
+        take("accelerate", lambda node: node.boolean())
         take("timeouts", _timeouts)
         take("failsafe", _failsafe)
         take("strict_tcp", lambda node: node.boolean())

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastpath.accelerate import Acceleration, refuse
 from fastpath.attach import Attachment, detach, netlink
 from fastpath.commands import Commands
 from fastpath.config import Config
@@ -91,6 +92,7 @@ class Gateway:
         self.commands: Commands
         self.revisions: Revisions
         self.attachment: Attachment
+        self.acceleration: Acceleration
         self.hertz = 0
         self.tap_ifindex = 0
 
@@ -98,6 +100,8 @@ class Gateway:
         """Load, apply the policy, attach: in this order, so that no packet meets a gateway without a policy."""
         check_host(self.config)
         tables = compiled_policy(self.config)
+        async with netlink() as route:
+            await refuse(route, self.config)
         self.compiled = self.pins.load()
         self.commands = Commands(self.pins)
         self.hertz = self.commands.hertz()
@@ -106,15 +110,18 @@ class Gateway:
         async with netlink() as route:
             self.tap_ifindex = await self.attachment.tap(route)
             self.revisions.configure(self.config, self.tap_ifindex)
+            self.acceleration = Acceleration(self.config, self.revisions)
+            await self.acceleration.check(route)
             self.apply(tables)
             await self.attachment.attach(route, self.revisions.manage)
         self.pins.remove_others()
 
     async def follow(self) -> None:
-        """Attach to managed interfaces that came (back) since."""
+        """Attach to managed interfaces that came (back) since, and see whether acceleration may stay."""
         async with netlink() as route:
             for name in await self.attachment.attach(route, self.revisions.manage):
                 log.info("%s is here: attached", name)
+            await self.acceleration.check(route)
 
     def apply(self, tables: Tables) -> None:
         """Make a compiled policy current."""
@@ -136,7 +143,7 @@ class Gateway:
         if changed:
             raise CommandError(f"{config.file}: needs a restart to change {', '.join(changed)}; nothing was applied")
         tables = compiled_policy(config)
-        self.config = config
+        self.config = self.acceleration.config = config
         self.revisions.configure(config, self.tap_ifindex)
         self.apply(tables)
 

@@ -216,19 +216,23 @@ class Map(Descriptor):
             )
             done += count.value
 
-    def batches(self, size: int = BATCH) -> Iterator[tuple[int, bytes, bytes]]:
+    def batches(self, size: int = BATCH) -> Iterator[tuple[int, memoryview, memoryview]]:
         """(count, packed keys, packed values) of the whole hash map (kernel 5.6). Entries that
-        move meanwhile may be seen twice or not at all.
+        move meanwhile may be seen twice or not at all. The memory is used again for the next batch.
         """
         # The cursor is a bucket number for hashes; a bucket is never split, so the batch grows on ENOSPC.
         cursor = (ctypes.c_uint8 * max(8, self.shape.key_size))()
         at: ctypes.Array[ctypes.c_uint8] | None = None
+        room = 0
         while True:
-            keys = ctypes.create_string_buffer(size * self.shape.key_size)
-            values = ctypes.create_string_buffer(size * self.shape.value_size)
+            if room != size:
+                keys, values = bytearray(size * self.shape.key_size), bytearray(size * self.shape.value_size)
+                key_room = (ctypes.c_uint8 * len(keys)).from_buffer(keys)
+                value_room = (ctypes.c_uint8 * len(values)).from_buffer(values)
+                room = size
             count = ctypes.c_uint32(size)
             result = _lib().bpf_map_lookup_batch(
-                self.fd, at, ctypes.byref(cursor), keys, values, ctypes.byref(count), None
+                self.fd, at, ctypes.byref(cursor), key_room, value_room, ctypes.byref(count), None
             )
             if result == -errno.ENOSPC:
                 size *= 2
@@ -239,8 +243,8 @@ class Map(Descriptor):
             if number:
                 yield (
                     number,
-                    ctypes.string_at(keys, number * self.shape.key_size),
-                    ctypes.string_at(values, number * self.shape.value_size),
+                    memoryview(keys)[: number * self.shape.key_size],
+                    memoryview(values)[: number * self.shape.value_size],
                 )
             if result == -errno.ENOENT:
                 return

@@ -73,6 +73,24 @@ class Revisions:
             self.settings.pressure = pressure
             self._write()
 
+    def accelerate(self, *, on: bool) -> None:
+        """Whether allowed packets may go past the host's stack. A next hop holds for about a second."""
+        age = max(2, self._hertz >> abi.Limit.HOP_TICK) if on else 0
+        if self.settings.hop_age != age:
+            self.settings.hop_age = age
+            self.age_hops()
+
+    def limit(self, mtu: int) -> None:
+        """Longer packets are not accelerated; 0: what fits the link is."""
+        if self.settings.route_mtu != mtu:
+            self.settings.route_mtu = mtu
+            self.age_hops()
+
+    def age_hops(self) -> None:
+        """Every next hop is looked up anew."""
+        self.settings.hop_clock = (self.settings.hop_clock + self.settings.hop_age) & 0xFFFF
+        self._write()
+
     def next(self, floor: int = 0) -> int:
         """The revision after the present one, above `floor`; its slot is the one that no packet reads."""
         revision = max(self.revision, floor) + 1

@@ -21,15 +21,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from fastpath import abi
+from fastpath.accelerate import RouteChanges
 from fastpath.admin import AdminError, AdminServer
 from fastpath.config import load_config
 from fastpath.document import InvalidDocumentError
 from fastpath.exit import CommandError
 from fastpath.gateway import Gateway, need_root, only_instance, trim_memory
-from fastpath.statistics import Counters, expired, heartbeat_age, read_counters
+from fastpath.loader.pins import Table
+from fastpath.population import Population
+from fastpath.statistics import heartbeat_age, read_counters
+from fastpath.sweep import HALF_OPEN_AGE, SHARE, Sweep
 
 PRESSURE_INTERVAL = 0.25
 FOLLOW_INTERVAL = 1.0
+EMERGENCY_INTERVAL = 2.0
 # Packets on their way still read the slot of the revision before.
 GRACE = 1.0
 # Share of the table (design section 2, rule 11), highest first.
@@ -46,13 +51,12 @@ class Service:
         self.config = load_config(path)
         self.gateway = Gateway(self.config)
         self.started = time.time()
-        self.swept = 0
+        self.population = Population(Table(self.config.capacity, self.config.table))
         self.pressure = abi.Pressure.NONE
         self.problem: str | None = None
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-        # Sessions counted by the last sweep less what the counters said then: evictions do not count themselves.
-        self._drift = 0
+        self._need = asyncio.Event()
 
     async def run(self) -> None:
         """Load, attach, serve until told to stop."""
@@ -60,7 +64,10 @@ class Service:
         with only_instance(self.config.pin_root):
             await self.gateway.start()
             self._stats = self.gateway.pins.map("stats")
-            self._sessions = self.gateway.pins.map("sessions")
+            self.sweep = Sweep(
+                self.gateway.pins.map("sessions"), self._stats, self.gateway.commands, self.population,
+                self.gateway.hertz,
+            )  # fmt: skip
             registry = CollectorRegistry()
             registry.register(_Metrics(self))
             admin = AdminServer(
@@ -81,23 +88,21 @@ class Service:
             )  # fmt: skip
             trim_memory()
             try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [
-                        group.create_task(self._every(PRESSURE_INTERVAL, self._press)),
-                        group.create_task(self._every(FOLLOW_INTERVAL, self._follow)),
-                        group.create_task(self._every(self.config.sweep, self._sweep)),
-                        group.create_task(self._reloads()),
-                    ]
-                    await self._stop.wait()
-                    for task in tasks:
-                        task.cancel()
+                with RouteChanges(self.gateway.acceleration):
+                    async with asyncio.TaskGroup() as group:
+                        tasks = [
+                            group.create_task(self._every(PRESSURE_INTERVAL, self._press)),
+                            group.create_task(self._every(FOLLOW_INTERVAL, self._follow)),
+                            group.create_task(self._sweeps()),
+                            group.create_task(self._emergencies()),
+                            group.create_task(self._reloads()),
+                        ]
+                        await self._stop.wait()
+                        for task in tasks:
+                            task.cancel()
             finally:
                 await admin.stop()
             log.info("stopped; the kernel goes on with what is loaded")
-
-    def live(self, counters: Counters) -> int:
-        """Sessions in the table."""
-        return min(self.config.capacity, max(0, counters.live + self._drift))
 
     def status(self) -> dict[str, Any]:
         """For `status` and the admin socket."""
@@ -117,6 +122,7 @@ class Service:
                 "rules": self.gateway.rules,
             },
             "interfaces": {name: self.gateway.attachment.ifindex.get(name) for name in self.config.interfaces},
+            "accelerate": self.gateway.acceleration.status,
             "tap": self.gateway.config.tap,
             "pins": str(self.gateway.pins.directory),
             "inspector": {
@@ -124,49 +130,71 @@ class Service:
                 "last_heartbeat": None if age is None else round(age, 3),
             },
             "sessions": {
-                "live": self.live(counters),
+                "live": self.population.live(counters),
                 "capacity": self.config.capacity,
+                "kind": self.config.table,
                 "pressure": self.pressure.name.lower(),
-                "swept": self.swept,
+                "evictions": self.population.evictions(counters),
+                "swept": self.sweep.swept,
+                "emergency_sweeps": self.sweep.emergencies,
             },
             "packets": counters.stats,
             "drops": {reason: number for reason, number in counters.drops.items() if number},
         }
 
-    async def _every(self, seconds: float, task: Callable[[], Awaitable[None]]) -> None:
-        """Again and again; a failure is reported and does not end the daemon."""
+    async def _every(self, seconds: float, task: Callable[[], Awaitable[object]]) -> None:
+        """Again and again."""
         while True:
             await asyncio.sleep(seconds)
-            try:
-                await task()
-            except (OSError, CommandError) as error:
-                log.error("%s", error)
+            await self._try(task())
+
+    async def _try(self, task: Awaitable[object]) -> None:
+        """A failure is reported and does not end the daemon."""
+        try:
+            await task
+        except (OSError, CommandError) as error:
+            log.error("%s", error)
 
     async def _press(self) -> None:
-        used = self.live(read_counters(self._stats)) / self.config.capacity
+        used = self.population.live(read_counters(self._stats)) / self.config.capacity
         pressure = next((level for share, level in LEVELS if used >= share), abi.Pressure.NONE)
         if pressure != self.pressure:
             tell = log.warning if pressure > self.pressure else log.info
             tell("session table %.0f %% full: %s", used * 100, pressure.name.lower())
             self.pressure = pressure
             self.gateway.revisions.press(pressure)
+        if pressure >= abi.Pressure.HIGH:
+            self._need.set()
 
     async def _follow(self) -> None:
         missing = self.gateway.attachment.missing()
         self.problem = f"missing interfaces: {', '.join(missing)}" if missing else None
         await self.gateway.follow()
 
-    async def _sweep(self) -> None:
-        timeouts = list(self.gateway.revisions.settings.timeouts)
-        seen = gone = 0
-        before = read_counters(self._stats).live
-        for count, keys, values in self._sessions.batches():
-            now = self.gateway.commands.clocks().jiffies
-            seen += count
-            gone += self.gateway.commands.delete(expired(count, keys, values, now, timeouts), abi.End.TIMEOUT)
-            await asyncio.sleep(0)
-        self.swept += gone
-        self._drift = seen - before
+    async def _sweeps(self) -> None:
+        # The first tells how many sessions an earlier daemon left, so it does not take its time.
+        await self._try(self.sweep.full(self.gateway.revisions.settings.timeouts, share=1))
+        while True:
+            await asyncio.sleep(self.config.sweep)
+            await self._try(self.sweep.full(self.gateway.revisions.settings.timeouts))
+
+    async def _emergencies(self) -> None:
+        while True:
+            await self._need.wait()
+            await self._try(self._emergency())
+            self._need.clear()
+
+    async def _emergency(self) -> None:
+        """What was too young for the first sweep is not for the second; then no more than their share of a core."""
+        timeouts = self.gateway.revisions.settings.timeouts
+        start, swept = time.monotonic(), self.sweep.swept
+        cost = await self.sweep.emergency(timeouts)
+        await asyncio.sleep(HALF_OPEN_AGE - (time.monotonic() - start))
+        await self._press()
+        if self.pressure >= abi.Pressure.HIGH:
+            cost += await self.sweep.emergency(timeouts)
+        log.warning("emergency: %d sessions swept in %.1f s", self.sweep.swept - swept, time.monotonic() - start)
+        await asyncio.sleep(max(EMERGENCY_INTERVAL, cost / SHARE))
 
     async def _reloads(self) -> None:
         loop = asyncio.get_running_loop()
@@ -211,10 +239,17 @@ class _Metrics(Collector):
         for name, text, value in (
             ("sessions", "Live sessions.", status["sessions"]["live"]),
             ("sessions_capacity", "Room in the session table.", status["sessions"]["capacity"]),
+            ("sessions_pressure", "How full it is: 1 from 70 %, 2 from 90 %, 3 from 98 %.", self._service.pressure),
             ("policy_revision", "Policy in force.", status["policy"]["revision"]),
             ("inspector_alive", "The inspector's heartbeat is fresh.", status["inspector"]["alive"]),
         ):
             yield GaugeMetricFamily(f"microseg_{name}", text, value=float(value))
+        for name, text, value in (
+            ("evictions", "Sessions that the table forgot.", status["sessions"]["evictions"]),
+            ("swept", "Sessions that sweeps ended.", status["sessions"]["swept"]),
+            ("emergency_sweeps", "Sweeps of a nearly full table.", status["sessions"]["emergency_sweeps"]),
+        ):
+            yield CounterMetricFamily(f"microseg_sessions_{name}", text, value=float(value))
 
 
 def version() -> str:

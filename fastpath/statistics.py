@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fastpath import abi
@@ -17,6 +17,9 @@ _KEY = ctypes.sizeof(abi.Key)
 _VALUE = ctypes.sizeof(abi.Session)
 _U64 = _VALUE // 8
 
+# Key, session id, last use in jiffies: what a delete compares in the kernel.
+Doomed = tuple[bytes, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Counters:
@@ -24,11 +27,14 @@ class Counters:
 
     stats: dict[str, int] = field(default_factory=dict)
     drops: dict[str, int] = field(default_factory=dict)
+    inserts: tuple[int, ...] = ()  # of each CPU
 
     @property
-    def live(self) -> int:
-        """Sessions by the counters: exact while the table never was full."""
-        return max(0, self.stats["inserts"] - self.stats["deletes"])
+    def balance(self) -> int:
+        """Inserts less deletes: the sessions there are, but for those that were evicted or are older than the
+        counters (`fastpath.population`).
+        """
+        return self.stats["inserts"] - self.stats["deletes"]
 
 
 def read_counters(stats: Map) -> Counters:
@@ -40,6 +46,7 @@ def read_counters(stats: Map) -> Counters:
     return Counters(
         {stat.name.lower(): sums[stat] for stat in abi.Stat if stat is not abi.Stat.MAX},
         {reason.name.lower(): sums[_STATS + reason] for reason in abi.Reason if reason is not abi.Reason.MAX},
+        values[abi.Stat.INSERTS :: per_cpu],
     )
 
 
@@ -47,20 +54,24 @@ def sessions(table: Map) -> Iterator[tuple[bytes, abi.Session]]:
     """(key, session) of the whole table; those that come and go meanwhile may be missed or seen twice."""
     for count, keys, values in table.batches():
         for n in range(count):
-            yield keys[n * _KEY : (n + 1) * _KEY], abi.Session.from_buffer_copy(values, n * _VALUE)
+            yield bytes(keys[n * _KEY : (n + 1) * _KEY]), abi.Session.from_buffer_copy(values, n * _VALUE)
 
 
-def expired(count: int, keys: bytes, values: bytes, now: int, timeouts: list[int]) -> list[tuple[bytes, int, int]]:
-    """(key, id, last use) of the sessions of one batch that were not used for their timeout, in jiffies.
+def expired(
+    count: int, keys: bytes | memoryview, values: bytes | memoryview, now: int, timeouts: Sequence[int]
+) -> list[Doomed]:
+    """The sessions of one batch that were not used for longer than their timeout, in jiffies.
 
-    Strides over the packed values: a million sessions take a tenth of a second.
+    Strides over the packed values: a million sessions take a fifth of a second.
     """
     words = memoryview(values).cast("Q")
     last = words[abi.Session.last_jiffies.offset // 8 :: _U64].tolist()
-    kinds = values[abi.Session.timeout.offset :: _VALUE]
-    doomed = [n for n in range(count) if now - last[n] > timeouts[kinds[n] & 7]]
+    kinds = bytes(values[abi.Session.timeout.offset :: _VALUE])
+    # Used before this, it is over.
+    oldest = [now - timeout for timeout in timeouts]
+    doomed = [n for n in range(count) if last[n] < oldest[kinds[n] & 7]]
     first = abi.Session.id.offset // 8
-    return [(keys[n * _KEY : (n + 1) * _KEY], words[n * _U64 + first], last[n]) for n in doomed]
+    return [(bytes(keys[n * _KEY : (n + 1) * _KEY]), words[n * _U64 + first], last[n]) for n in doomed]
 
 
 def heartbeat_age(pins: Pins, now: int, hertz: int) -> float | None:

@@ -203,8 +203,9 @@ enum ms_stat {
 	MS_STAT_DRAIN_LIMIT = 13,
 	MS_STAT_NEIGHBOUR = 14, /* ARP, neighbour discovery and link-layer control */
 	MS_STAT_FRAGMENTS = 16,
-	MS_STAT_MONITORED = 17, /* packets that only monitor mode let pass */
-	MS_STAT_DRAINS = 19,	/* hand-overs completed */
+	MS_STAT_MONITORED = 17,	  /* packets that only monitor mode let pass */
+	MS_STAT_DRAINS = 19,	  /* hand-overs completed */
+	MS_STAT_ACCELERATED = 24, /* packets sent on past the host's stack */
 	/* TCP segments that changed nothing, in the order of MS_REASON_TCP_*, passed or dropped. */
 	MS_STAT_TCP_STATE = 25,
 	MS_STAT_TCP_SEQUENCE = 26,
@@ -237,6 +238,7 @@ enum ms_op {
 	MS_OP_WALK = 5,	     /* walk the policy for `key`, touch nothing */
 	MS_OP_DISCARD = 6,   /* `count` held frames of direction `direction` will not come back */
 	MS_OP_HEARTBEAT = 7, /* the inspector lives */
+	MS_OP_CLOSE = 8,     /* end it as the operator wants: TCP is refused from now on, the rest deleted */
 };
 
 enum ms_status {
@@ -270,6 +272,8 @@ enum ms_limit {
 	MS_FAILSAFE_PORTS = 16,
 	MS_DRAIN_PACKETS = 256,
 	MS_MANAGED_NEAR = 4, /* managed interfaces that the settings themselves name */
+	MS_HOPS = 8192,	     /* next hops, a power of two */
+	MS_HOP_TICK = 6,     /* a tick of the hop clock is 2^6 jiffies */
 };
 
 /* Slots of the prog array. */
@@ -281,7 +285,9 @@ enum ms_prog {
 	MS_PROG_RESET = 4,
 	MS_PROG_DECIDE = 5,
 	MS_PROG_TCP = 6,
-	MS_PROG_MAX = 8,
+	MS_PROG_ROUTE = 7,
+	MS_PROG_ACCELERATE = 8,
+	MS_PROG_MAX = 16,
 };
 
 /* Both directions of a flow have one key: the lower (address, port) is `a`.
@@ -314,25 +320,40 @@ struct ms_session {
 	__u32 ack[2];	/* highest acknowledgment that the direction's sender sent: what it expects next */
 	__u32 edge[2];	/* right edge of the window that the other side opened for the direction */
 	__u16 window[2]; /* largest window that the direction's sender announced, before `scale` */
-	__u16 hop[2];	 /* next hop of accelerated packets of the direction: index in `hops`, 0 = none */
+	__u32 hop[2];	 /* next hop of the direction (enum ms_hop_word), 0 = not looked up */
 	__u32 isn[2];
 	__u32 ident_end; /* sequence number behind the identified bytes */
-	__u32 rule_hash; /* of the rule that judged */
 
 	__u64 id;
-	__u64 first_ns;	     /* CLOCK_MONOTONIC */
-	__u32 held[2];	     /* frames that went to the inspector */
-	__u32 released[2];   /* and came back, or were discarded by it */
-	__u32 ifindex[2];    /* where frames of the direction are held */
-	__u32 drain_jiffies; /* when the hand-over began, low half */
-	__u32 syn;	     /* sequence number of a SYN in the midst of the connection (RFC 5961 4), 0 = none */
-	__u16 cpu[2];	     /* that held frames of the direction come back to */
-	__u16 vlan[2];	     /* outer, inner tag of the first packet, 0 = none */
-	__u8 protocol;	     /* enum ms_protocol */
+	__u64 first_ns;	   /* CLOCK_MONOTONIC */
+	__u32 held[2];	   /* frames that went to the inspector */
+	__u32 released[2]; /* and came back, or were discarded by it */
+	__u32 ifindex[2];  /* where frames of the direction are held */
+	__u32 stamp;   /* when the hand-over began, low half; of an ending connection TSval of its last FIN, 0 = none */
+	__u32 syn;     /* sequence number of a SYN in the midst of the connection (RFC 5961 4), 0 = none */
+	__u16 cpu[2];  /* that held frames of the direction come back to */
+	__u16 vlan[2]; /* outer, inner tag of the first packet, 0 = none */
+	__u32 rule_hash; /* of the rule that judged */
+	__u8 protocol;	 /* enum ms_protocol */
 	__u8 first_protocol;
 	__u8 logged; /* a verdict record was written: write `end` too */
 	__u8 pad;
-	__u32 timestamp; /* TSval of the last FIN (RFC 7323 3.2), 0 = none */
+};
+
+/* A session's next hop: bits 0-15 number in `hops` (0 = none: the stack's way), 16-31 hop clock of the lookup. */
+enum ms_hop_word {
+	MS_HOP_NUMBER = 0xffff,
+	MS_HOP_CLOCK = 16,
+};
+
+/* Where packets that came in at `from` go on. All but `turn` is written once. */
+struct ms_hop {
+	__u32 link[3]; /* destination and source address, as they stand in the frame */
+	__u32 from;    /* ifindex */
+	__u32 ifindex;
+	__u32 mtu;
+	__u32 turn; /* hop clock of the last packet that was left to the stack */
+	__u32 pad;
 };
 
 /* Value of the rules map; its entry 0 is the default rule, entry n the rule that ends in a word as n. */
@@ -365,17 +386,19 @@ struct ms_config {
 	__u32 mark_judged;
 	__u32 managed[MS_MANAGED_NEAR]; /* ifindexes of the first interfaces, 0 = none */
 	__u32 managed_far;		/* 1: there are more, in the map `managed` */
-	__u32 far_pad;
+	__u32 route_mtu;		/* the smallest that a route names, 0 = none does */
 	__u64 timeouts[MS_TIMEOUT_MAX]; /* jiffies */
 	__u64 inspector_timeout;	/* jiffies without a heartbeat until it counts as gone */
 	__u64 drain_timeout;
 	__u64 capacity;			   /* of the session table */
 	__u8 exceptions[16];		   /* enum ms_action by enum ms_exception */
 	__u16 failsafe[MS_FAILSAFE_PORTS]; /* TCP, host order, 0 = none */
-	__u32 monitor;			   /* 1: what no session vouches for passes too (monitor mode) */
+	__u8 monitor;			   /* 1: what no session vouches for passes too (monitor mode) */
 	__u8 pressure;			   /* enum ms_pressure, measured by the daemon */
 	__u8 strict_tcp;		   /* 1: segments that change nothing are dropped */
-	__u8 pad[2];
+	__u8 hop_age;	 /* how long a looked-up next hop holds, in ticks of the hop clock; 0 = no acceleration */
+	__u16 hop_clock; /* added to the hop clock: what turns it on makes every hop old */
+	__u16 pad;
 };
 
 /* Key and value of the fragments map: later fragments follow their first. */
@@ -427,6 +450,7 @@ struct ms_command {
 MS_ASSERT("key is 40 bytes", sizeof(struct ms_key) == 40);
 MS_ASSERT("an element is four cache lines", 48 + sizeof(struct ms_key) + sizeof(struct ms_session) == 256);
 MS_ASSERT("what a hit needs lies in the first three", __builtin_offsetof(struct ms_session, id) == 104);
+MS_ASSERT("a hop's constant part is three words", __builtin_offsetof(struct ms_hop, turn) == 24);
 MS_ASSERT("reasons are masked", (MS_REASON_MAX & (MS_REASON_MAX + 1)) == 0);
 MS_ASSERT("commands fit one page", MS_APPLY_OFFSET + MS_APPLY_BATCH * sizeof(struct ms_command) <= 3520);
 

@@ -21,12 +21,32 @@ MS_INLINE void apply_verdict(struct ms_command *c, struct ms_session *s, __u64 n
 		count(MS_STAT_OFFLOADED);
 		/* Frames are still on their way through the tap: hand over in order. */
 		if (s->held[0] != s->released[0] || s->held[1] != s->released[1]) {
-			s->drain_jiffies = now;
+			s->stamp = now;
 			s->told &= ~(MS_STRAIGHT_BIT | MS_STRAIGHT_BIT << 1);
 			word = word_with_verdict(word, MS_VERDICT_DRAIN);
 		}
 	}
 	s->verdict = word;
+}
+
+/* Both ends are reset by who asks for it, with the numbers that stand here from now on; later segments
+ * are answered with resets. A record is always left: an operator did this. */
+MS_INLINE void apply_close(struct ms_key *key, struct ms_session *s)
+{
+	__u64 word = word_with_reason(word_with_verdict(s->verdict, MS_VERDICT_DENY), MS_REASON_CLOSED);
+
+	word = (word & ~(1ULL << MS_WORD_MONITOR)) | (1ULL << MS_WORD_RESET);
+	if (key->l4 == MS_IP_TCP) {
+		s->verdict = word;
+		s->told |= 1;
+		s->tcp[0] = MS_TCP_CLOSED;
+		s->tcp[1] = MS_TCP_CLOSED;
+		s->timeout = MS_TIMEOUT_CLOSING;
+	}
+	s->logged = 1;
+	emit_end(key, s, MS_END_REMOVED);
+	if (key->l4 != MS_IP_TCP && !sessions_delete(key))
+		count(MS_STAT_DELETES);
 }
 
 MS_INLINE void apply_one(struct ms_command *c, struct ms_config *cfg, __u64 now)
@@ -57,6 +77,10 @@ MS_INLINE void apply_one(struct ms_command *c, struct ms_config *cfg, __u64 now)
 		c->status = MS_STATUS_STALE_ID;
 		return;
 	}
+	if (closed(s) && (c->op == MS_OP_VERDICT || c->op == MS_OP_CLOSE)) {
+		c->status = MS_STATUS_NO_SESSION;
+		return;
+	}
 	if (c->op == MS_OP_VERDICT) {
 		if (c->revision != cfg->revision || c->revision != word_revision(s->verdict)) {
 			c->revision = cfg->revision;
@@ -66,6 +90,8 @@ MS_INLINE void apply_one(struct ms_command *c, struct ms_config *cfg, __u64 now)
 		apply_verdict(c, s, now);
 	} else if (c->op == MS_OP_DISCARD) {
 		__sync_fetch_and_add(&s->released[c->direction & 1], c->count);
+	} else if (c->op == MS_OP_CLOSE) {
+		apply_close(&key, s);
 	} else if (c->op == MS_OP_DELETE) {
 		if (s->last_jiffies != c->last_jiffies) {
 			c->status = MS_STATUS_USED;
@@ -89,7 +115,7 @@ MS_INLINE void apply_walk(struct ms_command *c, struct ms_config *cfg, struct ms
 	c->status = MS_STATUS_OK;
 	if (c->op == MS_OP_JUDGE) {
 		s = sessions_lookup(&key);
-		if (!s) {
+		if (!s || closed(s)) {
 			c->status = MS_STATUS_NO_SESSION;
 			return;
 		}

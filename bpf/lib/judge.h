@@ -88,7 +88,8 @@ MS_INLINE void rejudge(struct ms_packet *p, struct ms_session *s, struct ms_conf
 	__u32 verdict = word_verdict(walk->word);
 
 	count(MS_STAT_REJUDGED);
-	if ((s->flags & MS_SESSION_HOST) && (word_rule(walk->word) == 0 || old_reason == MS_REASON_FAILSAFE)) {
+	if (closed(s) ||
+	    ((s->flags & MS_SESSION_HOST) && (word_rule(walk->word) == 0 || old_reason == MS_REASON_FAILSAFE))) {
 		s->verdict = (old & ((1ULL << MS_WORD_REVISION) - 1)) | ((__u64)cfg->revision << MS_WORD_REVISION);
 		return;
 	}

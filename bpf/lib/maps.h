@@ -10,6 +10,8 @@
  *   stats        [0] per-CPU counters, drops by reason
  *   heartbeat    [0] jiffies of the inspector's last sign of life
  *   managed      ifindex -> 1 for every interface the gateway judges
+ *   hops         number -> next hop of accelerated packets
+ *   hop_claims   numbers in use: who is first at one fills it in
  *   events       ring buffer of verdicts and ends
  *   progs        tail calls
  *   scratch      per-CPU room for payload and new sessions
@@ -71,6 +73,8 @@ BPF_TABLE("percpu_array", __u32, struct ms_counters, stats, 1);
 BPF_TABLE("percpu_array", __u32, struct ms_scratch, scratch, 2);
 BPF_TABLE("array", __u32, __u64, heartbeat, 1);
 BPF_TABLE("hash", __u32, __u32, managed, 1024);
+BPF_TABLE("array", __u32, struct ms_hop, hops, MS_HOPS);
+BPF_F_TABLE("hash", __u32, __u32, hop_claims, MS_HOPS, MS_BPF_F_NO_PREALLOC);
 BPF_RINGBUF_OUTPUT(events, 1024);
 BPF_TABLE("prog", __u32, __u32, progs, MS_PROG_MAX);
 BPF_F_TABLE("lpm_trie", struct ms_prefix, __u32, pol_addr_t, 1, MS_BPF_F_NO_PREALLOC);
@@ -139,6 +143,17 @@ MS_INLINE __u32 *managed_lookup(__u32 *ifindex)
 	return managed.lookup(ifindex);
 }
 
+MS_INLINE struct ms_hop *hops_lookup(__u32 *number)
+{
+	return hops.lookup(number);
+}
+
+MS_INLINE int hop_claims_insert(__u32 *number)
+{
+	__u32 one = 1;
+	return hop_claims.insert(number, &one);
+}
+
 MS_INLINE struct ms_event *events_reserve(void)
 {
 	return events.ringbuf_reserve(sizeof(struct ms_event));
@@ -200,6 +215,8 @@ MS_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct ms_counters, stats, 1, 0);
 MS_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct ms_scratch, scratch, 2, 0);
 MS_MAP(BPF_MAP_TYPE_ARRAY, __u32, __u64, heartbeat, 1, 0);
 MS_MAP(BPF_MAP_TYPE_HASH, __u32, __u32, managed, 1024, 0);
+MS_MAP(BPF_MAP_TYPE_ARRAY, __u32, struct ms_hop, hops, MS_HOPS, 0);
+MS_MAP(BPF_MAP_TYPE_HASH, __u32, __u32, hop_claims, MS_HOPS, MS_BPF_F_NO_PREALLOC);
 MS_MAP(BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, progs, MS_PROG_MAX, 0);
 MS_SLOTS(pol_addr, pol_addr_t);
 MS_SLOTS(pol_port, pol_port_t);
@@ -261,6 +278,17 @@ MS_INLINE __u64 *heartbeat_get(void)
 MS_INLINE __u32 *managed_lookup(__u32 *ifindex)
 {
 	return bpf_map_lookup_elem(&managed, ifindex);
+}
+
+MS_INLINE struct ms_hop *hops_lookup(__u32 *number)
+{
+	return bpf_map_lookup_elem(&hops, number);
+}
+
+MS_INLINE int hop_claims_insert(__u32 *number)
+{
+	__u32 one = 1;
+	return bpf_map_update_elem(&hop_claims, number, &one, BPF_NOEXIST);
 }
 
 MS_INLINE struct ms_event *events_reserve(void)

@@ -27,6 +27,7 @@ struct ms_packet {
 	__u8 src_is_a;
 	__u8 l4;
 	__u32 ip_len;
+	__u32 segments; /* packets as the wire will see them: those of a super-packet */
 	__u32 payload_len;
 	__u32 seq;
 	__u32 ack;
@@ -216,6 +217,7 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 	int fragmented = 0;
 
 	__builtin_memset(p, 0, sizeof(*p));
+	p->segments = skb->gso_segs ?: 1;
 	if ((void *)(eth + 1) > end)
 		return MS_REASON_TRUNCATED;
 	type = ms_be16(eth->h_proto);

@@ -14,12 +14,16 @@ MS_INLINE int expired(const struct ms_session *s, const struct ms_config *cfg, _
 	return now - s->last_jiffies > cfg->timeouts[s->timeout & (MS_TIMEOUT_MAX - 1)] && now > s->last_jiffies;
 }
 
-/* Counters and time. One call for each packet that belongs to its session, never for a released one. */
-MS_INLINE void account(struct __sk_buff *skb, struct ms_session *s, struct ms_packet *p, int dir, __u64 now)
+/* Ended by the operator: nothing but a new SYN opens it again, no policy and no inspector. */
+MS_INLINE int closed(const struct ms_session *s)
 {
-	__u32 packets = skb->gso_segs ?: 1;
+	return word_verdict(s->verdict) == MS_VERDICT_DENY && word_reason(s->verdict) == MS_REASON_CLOSED;
+}
 
-	__sync_fetch_and_add(&s->packets[dir & 1], packets);
+/* Counters and time. One call for each packet that belongs to its session, never for a released one. */
+MS_INLINE void account(struct ms_session *s, struct ms_packet *p, int dir, __u64 now)
+{
+	__sync_fetch_and_add(&s->packets[dir & 1], p->segments);
 	__sync_fetch_and_add(&s->bytes[dir & 1], p->ip_len);
 	if (s->last_jiffies != now)
 		s->last_jiffies = now;

@@ -15,10 +15,9 @@ MS_INLINE void count(int stat)
 	count_n(stat, 1);
 }
 
-/* Packets as the wire will see them: a super-packet counts its segments. */
-MS_INLINE void count_packets(struct __sk_buff *skb, int stat)
+MS_INLINE void count_packets(const struct ms_packet *p, int stat)
 {
-	count_n(stat, skb->gso_segs ?: 1);
+	count_n(stat, p->segments);
 }
 
 /* In monitor mode the drop is counted and the packet passes. */

@@ -178,8 +178,7 @@ MS_INLINE int opens_anew(const struct ms_session *s, const struct ms_packet *p, 
 			return 1;
 		/* RFC 9293 3.6.1, RFC 6191 2: TIME-WAIT ends early for what can be no old duplicate. */
 		return (__s32)(p->seq - s->end[dir & 1]) > 0 ||
-		       (mine == MS_TCP_CLOSED && s->timestamp && o->timestamp &&
-			(__s32)(o->timestamp - s->timestamp) > 0);
+		       (mine == MS_TCP_CLOSED && s->stamp && o->timestamp && (__s32)(o->timestamp - s->stamp) > 0);
 	}
 	/* It gave up its first try, which nobody has answered. */
 	return mine == MS_TCP_SYN_SENT && theirs == MS_TCP_LISTEN && s->isn[dir & 1] != p->seq;
@@ -420,8 +419,8 @@ MS_INLINE int tcp_step(struct ms_session *s, const struct ms_packet *p, const st
 		}
 		if (fin) {
 			mine = tcp_next(mine, MS_TCP_SENDS_FIN);
-			if (o->timestamp)
-				s->timestamp = o->timestamp;
+			if (o->timestamp && word_verdict(s->verdict) != MS_VERDICT_DRAIN)
+				s->stamp = o->timestamp;
 		}
 		if (mine == XXX || theirs == XXX)
 			return MS_REASON_TCP_STATE;

@@ -3,24 +3,6 @@
 #ifndef MS_VERDICT_H
 #define MS_VERDICT_H
 
-/* The next program finds the parsed packet in scratch memory, which nothing else on this CPU
- * uses meanwhile. There the verifier does not follow its fields, as it would through a second
- * parse: that alone costs it 100,000 instructions, times every path behind. */
-MS_INLINE int tail(struct __sk_buff *skb, struct ms_packet *p, int slot, int hook, __u32 why)
-{
-	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
-
-	if (room) {
-		if (p != &room->packet)
-			__builtin_memcpy(&room->packet, p, sizeof(*p));
-		skb->cb[0] = hook;
-		skb->cb[1] = why;
-		progs_call(skb, slot);
-	}
-	/* An empty slot: a half-done load. Fail closed. */
-	return drop(MS_REASON_NO_POLICY, 0);
-}
-
 MS_INLINE int inspector_alive(struct ms_config *cfg, __u64 now)
 {
 	__u64 *beat = heartbeat_get();
@@ -28,7 +10,8 @@ MS_INLINE int inspector_alive(struct ms_config *cfg, __u64 now)
 }
 
 /* Redirect the frame to the inspector. */
-MS_INLINE int hold(struct __sk_buff *skb, struct ms_session *s, struct ms_config *cfg, int dir, int hook)
+MS_INLINE int hold(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, int dir,
+		   int hook)
 {
 	/* Coming back it would count as meant for the gateway, whoever it was sent to. */
 	if (skb->pkt_type != 0 && hook == MS_INGRESS)
@@ -42,7 +25,7 @@ MS_INLINE int hold(struct __sk_buff *skb, struct ms_session *s, struct ms_config
 	if (hook == MS_EGRESS && !(s->told & (2 << dir)))
 		s->told |= 2 << dir;
 	__sync_fetch_and_add(&s->held[dir & 1], 1);
-	count_packets(skb, MS_STAT_HELD);
+	count_packets(p, MS_STAT_HELD);
 	return bpf_redirect(cfg->tap_ifindex, 0);
 }
 
@@ -52,6 +35,10 @@ MS_INLINE int deny(struct __sk_buff *skb, struct ms_packet *p, __u64 word, int h
 		drop(word_reason(word), 1);
 		return MS_PASS;
 	}
+	/* The resets of `sessions close`: only the gateway itself sends at egress. */
+	if (word_reason(word) == MS_REASON_CLOSED && hook == MS_EGRESS && skb->ingress_ifindex == 0 &&
+	    (p->tcp_flags & MS_TCP_RST_BIT))
+		return MS_PASS;
 	if ((word & (1 << MS_WORD_RESET)) && p->l4 == MS_IP_TCP && !(p->tcp_flags & MS_TCP_RST_BIT) &&
 	    hook == MS_INGRESS && !p->first_fragment) {
 		drop(word_reason(word), 0);
@@ -90,14 +77,14 @@ MS_INLINE int inspect(struct __sk_buff *skb, struct ms_packet *p, struct ms_sess
 		      __u64 word, int dir, int hook, __u64 now)
 {
 	if (carries_nothing(p)) {
-		count_packets(skb, MS_STAT_FAST);
+		count_packets(p, MS_STAT_FAST);
 		return MS_PASS;
 	}
 	if (!inspector_alive(cfg, now))
 		return inspector_down(skb, p, s, cfg, word, hook);
 	if (p->first_fragment)
 		return drop(MS_REASON_FRAGMENT, (word >> MS_WORD_MONITOR) & 1);
-	return hold(skb, s, cfg, dir, hook);
+	return hold(skb, p, s, cfg, dir, hook);
 }
 
 /*
@@ -109,18 +96,19 @@ MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_sessio
 		    int dir, int hook, __u64 now)
 {
 	if (carries_nothing(p)) {
-		count_packets(skb, MS_STAT_FAST);
+		count_packets(p, MS_STAT_FAST);
 		return MS_PASS;
 	}
 	int other = (dir ^ 1) & 1;
 	__u32 waiting = s->held[dir & 1] - s->released[dir & 1];
 	int behind = waiting || (s->held[dir & 1] && s->cpu[dir & 1] != bpf_get_smp_processor_id());
-	int overdue = (__u32)now - s->drain_jiffies > cfg->drain_timeout || waiting > MS_DRAIN_PACKETS;
+	int overdue = (__u32)now - s->stamp > cfg->drain_timeout || waiting > MS_DRAIN_PACKETS;
 
 	if (!behind && !(s->told & (MS_STRAIGHT_BIT << dir)))
 		s->told |= MS_STRAIGHT_BIT << dir;
 	if (overdue || (!behind && (!s->held[other] || (s->told & (MS_STRAIGHT_BIT << other))))) {
 		s->verdict = word_with_verdict(word, MS_VERDICT_ALLOW);
+		s->stamp = 0;
 		if (overdue && waiting) {
 			s->held[dir & 1] = s->released[dir & 1];
 			count(MS_STAT_DRAIN_LIMIT);
@@ -128,10 +116,10 @@ MS_INLINE int drain(struct __sk_buff *skb, struct ms_packet *p, struct ms_sessio
 		count(MS_STAT_DRAINS);
 	}
 	if (overdue || !behind) {
-		count_packets(skb, MS_STAT_FAST);
+		count_packets(p, MS_STAT_FAST);
 		return MS_PASS;
 	}
-	return hold(skb, s, cfg, dir, hook);
+	return hold(skb, p, s, cfg, dir, hook);
 }
 
 /*
@@ -164,7 +152,7 @@ MS_INLINE int stray(struct __sk_buff *skb, struct ms_packet *p, struct ms_sessio
 	int asks = reason == MS_REASON_TCP_SYN && !p->payload_len && !(p->tcp_flags & MS_TCP_ACK_BIT);
 	if (!harmless || (cfg->strict_tcp && !asks))
 		return drop(reason, monitor);
-	count_packets(skb, MS_STAT_FAST);
+	count_packets(p, MS_STAT_FAST);
 	return MS_PASS;
 }
 
@@ -182,11 +170,11 @@ MS_INLINE int act(struct __sk_buff *skb, struct ms_packet *p, struct ms_session 
 			s->verdict = word;
 			return inspect(skb, p, s, cfg, word, dir, hook, now);
 		}
-		count_packets(skb, MS_STAT_FAST);
-		return MS_PASS;
+		count_packets(p, MS_STAT_FAST);
+		return forward(skb, p, s, cfg, dir, hook, now);
 	case MS_VERDICT_UNDECIDED:
 		if (p->payload_len == 0) {
-			count_packets(skb, MS_STAT_FAST);
+			count_packets(p, MS_STAT_FAST);
 			return MS_PASS;
 		}
 		return tail(skb, p, MS_PROG_IDENTIFY, hook, 0);

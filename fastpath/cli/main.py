@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -40,11 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.set_defaults(run=_version_or_usage)
     _common(parser, default=config.DEFAULT)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Command)
 
     def add(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command: _Command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(run=run)
+        command.name = name
         command.add_argument("--version", action=_Version, nargs=0, help=argparse.SUPPRESS)
         _common(command, default=argparse.SUPPRESS)
         return command
@@ -58,21 +60,42 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, text in (
         ("status", _status, "what the running daemon says of itself"),
         ("stats", _stats, "counters of the kernel half, read from the kernel"),
-        ("sessions", _sessions, "live sessions, read from the kernel"),
     ):
         command = add(name, run, text)
         command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people or programs")
-        if name == "sessions":
-            command.add_argument("--limit", type=_limit, default=1000, metavar="N", help="show N at most (0: all)")
+    add("sessions", _sessions, "live sessions, read from the kernel: list (unless told otherwise), close")
     check = add("config", _check, "check the configuration").add_subparsers(metavar="check", required=True)
     _common(check.add_parser("check", help="check gateway.yaml and the policy"), default=argparse.SUPPRESS)
     return parser
 
 
-def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of sessions")
-    return int(text)
+class _Command(argparse.ArgumentParser):
+    """Parser of a command. That of `sessions` asks for its options when it is used."""
+
+    name = ""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.name == "sessions":
+            self.name = ""
+            _declare_sessions(self)
+            # Without a word of its own it lists. Not a default of argparse's: what stood before `close` would be lost.
+            if not args or (args[0].startswith("-") and args[0] not in {"-h", "--help", "--version"}):
+                args = ["list", *args]
+        return super().parse_known_args(args, namespace)
+
+
+def _declare_sessions(parser: argparse.ArgumentParser) -> None:
+    from fastpath.cli import sessions  # noqa: PLC0415  of this command alone
+
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Command)
+    for name, declare, run, text in (
+        ("list", sessions.add_list, sessions.show, "show them, count them, watch them (what `sessions` alone does)"),
+        ("close", sessions.add_close, sessions.close, "end some: both ends of a TCP connection are reset"),
+    ):
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        action.set_defaults(run_sessions=run)
+        _common(action, default=argparse.SUPPRESS)
+        declare(action)
 
 
 class _Version(argparse.Action):
@@ -162,15 +185,26 @@ def _stats(options: argparse.Namespace) -> int:
     from fastpath.gateway import open_map  # noqa: PLC0415  of this command alone
     from fastpath.statistics import read_counters  # noqa: PLC0415  of this command alone
 
-    counters = read_counters(open_map(config.load_config(options.config), "stats"))
-    _show({"packets": counters.stats, "drops": counters.drops, "live": counters.live}, options.output)
+    settings = config.load_config(options.config)
+    counters = read_counters(open_map(settings, "stats"))
+    live = sum(count for count, *_ in open_map(settings, "sessions").batches())
+    sessions: dict[str, Any] = {
+        "live": live,
+        "capacity": settings.capacity,
+        "evictions": max(0, counters.balance - live),
+        "swept": None,
+        "emergency_sweeps": None,
+    }
+    # What only the daemon knows, if there is one.
+    with contextlib.suppress(admin_client.DaemonUnreachableError):
+        told = admin_client.fetch_status(settings.fastpath_socket)["sessions"]
+        sessions |= {name: told[name] for name in ("evictions", "swept", "emergency_sweeps")}
+    _show({"packets": counters.stats, "drops": counters.drops, "sessions": sessions}, options.output)
     return ExitStatus.OK
 
 
 def _sessions(options: argparse.Namespace) -> int:
-    from fastpath.cli.sessions import show  # noqa: PLC0415  of this command alone
-
-    return show(config.load_config(options.config), as_json=options.output == "json", limit=options.limit)
+    return int(options.run_sessions(config.load_config(options.config), options))
 
 
 def _show(status: dict[str, Any], output: str) -> None:

@@ -31,10 +31,12 @@ SLOTS = {
     int(abi.Prog.RESET): "ms_reset",
     int(abi.Prog.DECIDE): "ms_decide",
     int(abi.Prog.TCP): "ms_tcp",
+    int(abi.Prog.ROUTE): "ms_route",
+    int(abi.Prog.ACCELERATE): "ms_accelerate",
 }
 PROGRAMS = (*SLOTS.values(), "ms_tap", "ms_release", "ms_wall", "ms_apply", "ms_walk")
 MAPS = (
-    "fragments", "config", "stats", "scratch", "heartbeat", "managed", "events", "progs",
+    "fragments", "config", "stats", "scratch", "heartbeat", "managed", "hops", "hop_claims", "events", "progs",
     "pol_addr", "pol_port", "pol_set", "pol_rule",
 )  # fmt: skip
 SESSIONS = "sessions"

@@ -403,12 +403,13 @@ class Kernel:
         interface: str = "seg0",
         came_from: int = 0,
         gso_segs: int = 0,
+        gso_size: int = 0,
     ) -> Outcome:
         """Run a program over a frame that came in (goes out) at `interface`, having come from the interface
         with the index `came_from`.
         """
         frame = bytes(packet)
-        context = sk_buff(mark, self.namespace.ifindex[interface], came_from, gso_segs)
+        context = sk_buff(mark, self.namespace.ifindex[interface], came_from, gso_segs, gso_size)
         before = self.counters
         with self.namespace.inside():
             run = self.programs[program].run(frame, context=context)
@@ -463,10 +464,10 @@ class Kernel:
             yield hear
 
 
-def sk_buff(mark: int = 0, ifindex: int = 1, ingress_ifindex: int = 0, gso_segs: int = 0) -> bytes:
+def sk_buff(mark: int = 0, ifindex: int = 1, ingress_ifindex: int = 0, gso_segs: int = 0, gso_size: int = 0) -> bytes:
     """`struct __sk_buff` (linux/bpf.h) with the fields that a test run lets us set."""
     raw = bytearray(192)
-    for offset, value in ((8, mark), (36, ingress_ifindex), (40, ifindex), (164, gso_segs)):
+    for offset, value in ((8, mark), (36, ingress_ifindex), (40, ifindex), (164, gso_segs), (176, gso_size)):
         struct.pack_into("=I", raw, offset, value)
     return bytes(raw)
 

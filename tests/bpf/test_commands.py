@@ -6,13 +6,15 @@ import ctypes
 from typing import Any
 
 import pytest
+from scapy.layers.l2 import Ether
 
 from fastpath import abi
 from fastpath.abi import Action, End, EventKind, Op, Protocol, Reason, Scope, Status, Verdict
 from fastpath.config import Inspection
 from fastpath.policy.model import Log, all_protocols
+from fastpath.resets import resets
 from fastpath.word import Word
-from tests.bpf.harness import PEER_ISN, Flow, Kernel, judged, rule
+from tests.bpf.harness import ISN, PEER_ISN, Flow, Kernel, judged, rule
 
 pytestmark = pytest.mark.root
 
@@ -385,6 +387,105 @@ def test_delete_refuses_a_session_that_was_used_meanwhile(kernel: Kernel, flow: 
     assert len(kernel.live()) == 1
 
 
+# --- close -----------------------------------------------------------------------------------------------------------
+
+
+def closed(kernel: Kernel, flow: Flow) -> abi.Session:
+    """An established connection that the operator closes; its session before that."""
+    session = kernel.open(flow)
+    kernel.events()
+    assert kernel.command(Op.CLOSE, flow.key(6), id=session.id).status == Status.OK
+    return session
+
+
+@pytest.mark.parametrize("log", [Log.NONE, Log.ALL])
+@pytest.mark.parametrize("monitor", [False, True])
+def test_a_closed_connection_carries_nothing_more(kernel: Kernel, flow: Flow, log: Log, monitor: bool) -> None:
+    kernel.policy(rule("web", "allow", tcp=80, log=log, monitor=monitor))
+    session = closed(kernel, flow)
+    assert judged(kernel.session(flow.key(6))) == "deny closed 1"
+    (event,) = kernel.events()
+    assert (event.kind, event.end, event.session.id) == (EventKind.END, End.REMOVED, session.id)
+    for back in (False, True):
+        outcome = kernel.send(flow.data(b"more", back=back))
+        # Answered with a reset.
+        assert (outcome.said, outcome.stats["resets"]) == ("redirect closed", 1)
+    assert kernel.send(flow.segment("R", ISN + 1)).said == "drop closed"
+    assert outcome.entry.id == session.id
+    # Its end was told.
+    assert kernel.events() == []
+
+
+def test_the_resets_of_a_closed_connection_get_out(kernel: Kernel, flow: Flow) -> None:
+    kernel.policy(rule("web", "allow", tcp=80, log=Log.ALL))
+    session = closed(kernel, flow)
+    kernel.events()
+    for packet, _ in resets(flow.key(6), session):
+        frame = Ether(type=0x0800 if flow.version == 4 else 0x86DD) / packet
+        assert kernel.send(frame, "ms_egress", interface="seg1").said == "pass"
+        # Forwarded ones are not the gateway's.
+        far = kernel.namespace.ifindex["far0"]
+        assert kernel.send(frame, "ms_egress", interface="seg1", came_from=far).said == "drop closed"
+        assert kernel.send(frame).said == "drop closed"
+    assert kernel.send(flow.data(b"x"), "ms_egress", interface="seg1").said == "drop closed"
+    assert kernel.events() == []
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["by the client", "by the server"])
+def test_a_new_syn_opens_a_closed_connection_anew(kernel: Kernel, flow: Flow, back: bool) -> None:
+    kernel.policy(rule("web", "allow"))
+    session = closed(kernel, flow)
+    outcome = kernel.send(flow.segment("S", ISN, back=back))
+    assert (outcome.said, judged(outcome.entry)) == ("pass", "allow policy 1")
+    assert outcome.entry.id != session.id
+
+
+def test_a_closed_connection_stays_closed_under_another_policy(kernel: Kernel, flow: Flow) -> None:
+    kernel.policy(rule("web", "allow", tcp=80))
+    closed(kernel, flow)
+    revision = kernel.policy(rule("other", "deny", tcp=81), rule("web", "allow", tcp=80))
+    outcome = kernel.send(flow.data(b"x"))
+    assert outcome.said == "redirect closed"
+    assert Word.unpack(outcome.entry.verdict).revision == revision
+
+
+def test_the_inspector_opens_no_closed_connection(kernel: Kernel, flow: Flow) -> None:
+    kernel.policy(rule("web", "allow", tcp=80))
+    session = closed(kernel, flow)
+    word = Word(abi.Verdict.ALLOW, revision=kernel.revisions.revision).pack()
+    fields = {"id": session.id, "revision": kernel.revisions.revision, "verdict": word}
+    assert kernel.command(Op.VERDICT, flow.key(6), **fields).status == Status.NO_SESSION
+    assert kernel.commands.judge(flow.key(6), session.id, 0).status == Status.NO_SESSION
+    assert judged(kernel.session(flow.key(6))) == "deny closed 1"
+    # Nor is it closed twice.
+    assert kernel.command(Op.CLOSE, flow.key(6), id=session.id).status == Status.NO_SESSION
+
+
+def test_a_closed_connection_expires(kernel: Kernel, flow: Flow) -> None:
+    kernel.settings(timeouts={"closing": 0.01})
+    kernel.policy(rule("web", "allow", tcp=80))
+    session = closed(kernel, flow)
+    kernel.tick(0.02)
+    assert kernel.send(flow.data(b"x")).entry.id != session.id
+
+
+def test_other_sessions_are_deleted_when_closed(kernel: Kernel, flow: Flow) -> None:
+    kernel.policy(rule("any", "allow"))
+    for packet in (flow.datagram(b"x"), flow.echo()):
+        session = kernel.send(packet).entry
+        ((key, _),) = kernel.live()
+        kernel.events()
+        before = kernel.counters.stats["deletes"]
+        assert kernel.command(Op.CLOSE, key, id=session.id + 1).status == Status.STALE_ID
+        assert kernel.command(Op.CLOSE, key, id=session.id).status == Status.OK
+        assert kernel.live() == []
+        assert kernel.counters.stats["deletes"] == before + 1
+        assert [(event.kind, event.end) for event in kernel.events()] == [(EventKind.END, End.REMOVED)]
+
+
+# --- what is no command ----------------------------------------------------------------------------------------------
+
+
 def test_now(kernel: Kernel) -> None:
     revision = kernel.policy()
     first, second = kernel.commands.clocks(), kernel.commands.clocks()
@@ -393,7 +494,7 @@ def test_now(kernel: Kernel) -> None:
     assert first.jiffies <= second.jiffies
 
 
-@pytest.mark.parametrize("op", [0, Op.JUDGE, Op.WALK, 8, 99, 0xFFFFFFFF])
+@pytest.mark.parametrize("op", [0, Op.JUDGE, Op.WALK, 9, 99, 0xFFFFFFFF])
 def test_what_is_no_command_of_apply(kernel: Kernel, flow: Flow, op: int) -> None:
     kernel.policy(rule("web", "allow", tcp=80))
     session = kernel.open(flow)

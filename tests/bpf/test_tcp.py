@@ -258,4 +258,4 @@ def test_broken_options_are_none(kernel: Kernel, flow: Flow, bad: bytes) -> None
         raw[18:20] = (20 + len(options)).to_bytes(2, "big")
     assert kernel.send(bytes(raw) + options).said == "pass"
     ((_, session),) = kernel.live()
-    assert (session.scale[0], session.timestamp) == (0x80, 0)
+    assert (session.scale[0], session.stamp) == (0x80, 0)

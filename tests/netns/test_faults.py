@@ -16,8 +16,8 @@ from tests.lab import Lab, Namespace
 from tests.lab.clients import V4, V6
 from tests.lab.gateway import FASTPATH, SLOWPATH, Gateway
 from tests.netns import peers
-from tests.netns.peers import SYN, Echo, Stranger, dial, eventually, port_of, receive, record_of, remains, request
-from tests.unit.slowpath.core.wire import udp_frame
+from tests.netns.peers import ACK, SYN, Echo, Stranger, dial, eventually, port_of, receive, record_of, remains, request
+from tests.unit.slowpath.core.wire import tcp_frame, udp_frame
 
 pytestmark = pytest.mark.root
 
@@ -274,6 +274,7 @@ def test_events_nobody_takes_are_counted_and_cost_nothing_else(gateway: Gateway)
 CAPACITY = 1024
 ESTABLISHED = 20
 FLOOD = 3000
+NOBODY = "10.77.2.99"
 
 
 def exchange(socks: list[socket.socket]) -> None:
@@ -296,8 +297,8 @@ def test_a_flood_of_new_sessions_leaves_the_established_alone(lab: Lab, kind: st
         before = {row["sport"]: row["session"] for row in gateway.sessions() if row["sport"] in ports}
         assert len(before) == ESTABLISHED
         for number in range(FLOOD):
-            # Nobody listens there: the server's resets leave closed sessions behind.
-            stranger.segment(20_000 + number, 7003, number, 0, SYN)
+            # Open, as far as anybody can see, and not to be swept: nobody is there to answer.
+            stranger.frame(tcp_frame(Stranger.ADDRESS, NOBODY, 20_000 + number, 7003, number, 1, ACK, b"")[12:])
             if number % 50 == 49:
                 exchange(socks)
                 time.sleep(0.03)
@@ -325,3 +326,26 @@ def test_a_flood_of_new_sessions_leaves_the_established_alone(lab: Lab, kind: st
         with pytest.raises(TimeoutError):
             dial(lab, 7002, timeout=1.5)
         assert gateway.stats()["drops"]["table_full"] > dropped
+
+
+def test_an_emergency_sweep_makes_room(lab: Lab) -> None:
+    with contextlib.ExitStack() as stack:
+        # Of a kind that evicts nothing, so that what goes was swept.
+        settings = {"sessions": {"capacity": CAPACITY, "kind": "hash"}}
+        gateway = stack.enter_context(Gateway(lab, POLICY, settings=settings))
+        stack.enter_context(Echo(lab, 7000))
+        stranger = stack.enter_context(Stranger(lab))
+        socks = [stack.enter_context(dial(lab, 7000, V6 if n % 2 else V4)) for n in range(ESTABLISHED)]
+        before = {row["session"] for row in gateway.sessions()}
+        assert len(before) == ESTABLISHED
+        for number in range(CAPACITY):
+            # Half of them nobody answers, the others the server refuses at once.
+            host = NOBODY if number % 2 else V4
+            stranger.frame(tcp_frame(Stranger.ADDRESS, host, 20_000 + number, 7003, number, 0, SYN, b"")[12:])
+        eventually(lambda: gateway.status()["sessions"]["emergency_sweeps"])
+        eventually(lambda: gateway.status()["sessions"]["pressure"] == "none")
+        exchange(socks)
+        assert before <= {row["session"] for row in gateway.sessions()}
+        assert gateway.status()["sessions"]["swept"] >= CAPACITY / 4
+        assert "emergency" in gateway.said(FASTPATH)
+        assert gateway.stats()["sessions"]["emergency_sweeps"] >= 1

@@ -45,7 +45,7 @@ def uncommented(text: str) -> str:
 
 KNOWN = {
     "rules", "run_dir", "pin_root", "tap", "prio", "mark", "sessions", "timeouts", "failsafe", "exceptions",
-    "inspector", "records", "listen", "log_level",
+    "inspector", "records", "listen", "log_level", "accelerate",
 }  # fmt: skip
 
 
@@ -80,7 +80,8 @@ def test_everything_set(tmp_path: Path) -> None:
         + "rules: other\nrun_dir: run\npin_root: /sys/fs/bpf/x\ntap: mytap\nprio: 7\nmark: {value: 0x10, mask: 0x30}\n"
         "sessions: {capacity: 4096, kind: hash, sweep: 0.5}\ntimeouts: {syn: 5, udp: 7.5}\nfailsafe: [22, 443]\n"
         "exceptions: {midstream: deny, fragment: allow}\ninspector: {timeout: 2, max_flows: 100}\n"
-        "records: {path: log.jsonl, max_bytes: 4096, keep: 0}\nlisten: {slowpath: '[::1]:9000'}\nlog_level: debug\n",
+        "records: {path: log.jsonl, max_bytes: 4096, keep: 0}\nlisten: {slowpath: '[::1]:9000'}\nlog_level: debug\n"
+        "accelerate: true\n",
     )
     assert (config.rules, config.run_dir) == (tmp_path / "other", tmp_path / "run")
     assert config.pin_root == Path("/sys/fs/bpf/x")
@@ -97,6 +98,7 @@ def test_everything_set(tmp_path: Path) -> None:
     assert config.records == Records(tmp_path / "log.jsonl", 4096, 0)
     assert config.slowpath_listen == ("::1", 9000)
     assert config.log_level == "debug"
+    assert config.accelerate is True
 
 
 def test_taps_of_different_pin_roots_differ(tmp_path: Path) -> None:

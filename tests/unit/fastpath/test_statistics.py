@@ -50,10 +50,11 @@ def test_counters_are_summed_over_the_cpus() -> None:
     assert set(found.drops) == {reason.name.lower() for reason in abi.Reason} - {"max"}
 
 
-def test_live_sessions_are_never_negative() -> None:
-    assert counters({abi.Stat.INSERTS: 5}, {abi.Stat.DELETES: 2}).live == 3
+def test_balance_and_the_inserts_of_each_cpu() -> None:
+    found = counters({abi.Stat.INSERTS: 5}, {abi.Stat.INSERTS: 2, abi.Stat.DELETES: 4})
+    assert (found.balance, found.inserts) == (3, (5, 2))
     # Entries that were there before the counters began.
-    assert counters({abi.Stat.DELETES: 2}).live == 0
+    assert counters({abi.Stat.DELETES: 2}).balance == -2
 
 
 def table(*entries: abi.Session) -> tuple[int, bytes, bytes]:
