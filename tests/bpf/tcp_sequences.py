@@ -741,6 +741,10 @@ def windows() -> Iterator[Sequence]:
 > ACK 1102 101 len=10            ESTABLISHED  ESTABLISHED   tcp_sequence      # RFC 9293 3.10.7.4
 > ACK 101 101 len=10             ESTABLISHED  ESTABLISHED
 """,
+        "a late copy": f"""{TALK}
+> ACK 101-65000 101 len=10       ESTABLISHED  ESTABLISHED
+> ACK 101 101-65000              ESTABLISHED  ESTABLISHED
+""",
         "far behind": f"""{TALK}
 > ACK 101-70000 101 len=10       ESTABLISHED  ESTABLISHED   tcp_sequence      # RFC 9293 3.10.7.4
 """,
