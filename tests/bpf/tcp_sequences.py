@@ -1,4 +1,4 @@
-"""TCP conversations as the middle sees them, written as RFC 9293 draws them (figures 6 to 14).
+"""TCP conversations as the middle sees them, written as RFC 9293 draws them (figures 6 to 13).
 
 A line is one segment and what must be known after it:
 
