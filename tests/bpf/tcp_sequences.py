@@ -1,4 +1,4 @@
-"""TCP conversations as the middle sees them, written as RFC 9293 draws them (figures 6 to 14).
+"""TCP conversations as the middle sees them, written as RFC 9293 draws them (figures 6 to 13).
 
 A line is one segment and what must be known after it:
 
@@ -740,6 +740,10 @@ def windows() -> Iterator[Sequence]:
         "beyond": f"""{TALK}
 > ACK 1102 101 len=10            ESTABLISHED  ESTABLISHED   tcp_sequence      # RFC 9293 3.10.7.4
 > ACK 101 101 len=10             ESTABLISHED  ESTABLISHED
+""",
+        "a late copy": f"""{TALK}
+> ACK 101-65000 101 len=10       ESTABLISHED  ESTABLISHED
+> ACK 101 101-65000              ESTABLISHED  ESTABLISHED
 """,
         "far behind": f"""{TALK}
 > ACK 101-70000 101 len=10       ESTABLISHED  ESTABLISHED   tcp_sequence      # RFC 9293 3.10.7.4
