@@ -53,7 +53,7 @@ MS_INLINE int forward(struct __sk_buff *skb, struct ms_packet *p, struct ms_sess
 		      int hook, __u64 now)
 {
 	if (!cfg->hop_age || hook != MS_INGRESS || skb->pkt_type != 0 || skb->mark || (s->flags & MS_SESSION_HOST) ||
-	    s->provisional || p->first_fragment || p->l3 != ETH_HLEN || skb->vlan_present || p->hop_limit < 2 ||
+	    p->first_fragment || p->l3 != ETH_HLEN || skb->vlan_present || p->hop_limit < 2 ||
 	    p->l4_off != ETH_HLEN + (p->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
 		return MS_PASS;
 	__u32 hop = s->hop[dir & 1];
