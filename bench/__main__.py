@@ -22,6 +22,7 @@ NAMES = (
     "grpc_round_trip",
     "fast_path_share",
     "start_up",
+    "tables",
 )
 
 
