@@ -24,6 +24,7 @@ NAMES = (
     "grpc_round_trip",
     "fast_path_share",
     "start_up",
+    "tables",
 )
 
 

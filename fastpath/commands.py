@@ -79,13 +79,19 @@ class Commands:
 
     def delete(self, doomed: Iterable[tuple[bytes, int, int]], end: abi.End) -> int:
         """Delete sessions (key, id, last use in jiffies) that were not used since; how many went."""
-        # A sweep may bring a million: no object for each.
+        # A sweep may bring a million: no object for each, and one frame for all.
         packed = [_DELETE(abi.Op.DELETE, key, session, last, end) for key, session, last in doomed]
+        if not packed:
+            return 0
+        frame = bytearray(len(_HEAD) + abi.Limit.APPLY_BATCH * _SIZE)
+        run = self._apply.over(frame)
+        statuses = memoryview(frame)[len(_HEAD) :].cast("I")[_STATUS::_WORDS]
         done = 0
         for at in range(0, len(packed), abi.Limit.APPLY_BATCH):
             batch = packed[at : at + abi.Limit.APPLY_BATCH]
-            answers = memoryview(self._apply.run(_HEAD + b"".join(batch)).frame)[len(_HEAD) :].cast("I")
-            done += answers[_STATUS::_WORDS].tolist().count(abi.Status.OK)
+            frame[len(_HEAD) : len(_HEAD) + len(batch) * _SIZE] = b"".join(batch)
+            run(len(_HEAD) + len(batch) * _SIZE)
+            done += statuses[: len(batch)].tolist().count(abi.Status.OK)
         return done
 
     def _one(self, command: abi.Command) -> abi.Command:

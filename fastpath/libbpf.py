@@ -289,6 +289,21 @@ class Program(Descriptor):
         signed = ctypes.c_int32(opts.retval).value
         return TestRun(signed, room.raw[: opts.data_size_out], opts.duration, after.raw if after else b"")
 
+    def over(self, frame: bytearray) -> Callable[[int], None]:
+        """Runs the program over the first so many bytes of `frame` and changes them in place: nothing is
+        copied, for many runs.
+        """
+        room = (ctypes.c_uint8 * len(frame)).from_buffer(frame)
+        at = ctypes.cast(room, ctypes.c_void_p)
+        opts = _TestRunOpts(sz=ctypes.sizeof(_TestRunOpts), data_in=at, data_out=at, repeat=1)
+        call, reference = _lib().bpf_prog_test_run_opts, ctypes.byref(opts)
+
+        def run(size: int) -> None:
+            opts.data_size_in = opts.data_size_out = size
+            _check(call(self.fd, reference), "program test run")
+
+        return run
+
 
 @dataclass(frozen=True, slots=True)
 class TestRun:

@@ -70,8 +70,11 @@ def expired(
     # Used before this, it is over.
     oldest = [now - timeout for timeout in timeouts]
     doomed = [n for n in range(count) if last[n] < oldest[kinds[n] & 7]]
-    first = abi.Session.id.offset // 8
-    return [(bytes(keys[n * _KEY : (n + 1) * _KEY]), words[n * _U64 + first], last[n]) for n in doomed]
+    if not doomed:
+        return []
+    keys = bytes(keys)
+    ids = words[abi.Session.id.offset // 8 :: _U64].tolist()
+    return [(keys[n * _KEY : (n + 1) * _KEY], ids[n], last[n]) for n in doomed]
 
 
 def heartbeat_age(pins: Pins, now: int, hertz: int) -> float | None:

@@ -32,7 +32,13 @@ class Kernel:
                 self._answer(command)
             return SimpleNamespace(frame=frame[:HEAD] + b"".join(map(bytes, commands)))
 
-        return SimpleNamespace(run=run)
+        def over(frame: bytearray) -> Callable[[int], None]:
+            def change(size: int) -> None:
+                frame[:size] = run(bytes(frame[:size])).frame
+
+            return change
+
+        return SimpleNamespace(run=run, over=over)
 
 
 def commands(answer: Callable[[abi.Command], None]) -> tuple[Commands, Kernel]:

@@ -28,7 +28,16 @@ def test_version_everywhere(argv: list[str], capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == f"microseg-fastpath {metadata.version('microseg')}\n"
 
 
-@pytest.mark.parametrize("argv", [["--help"], *([name, "--help"] for name in COMMANDS), ["config", "check", "--help"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        *([name, "--help"] for name in COMMANDS),
+        ["config", "check", "--help"],
+        ["sessions", "list", "--help"],
+        ["sessions", "close", "--help"],
+    ],
+)
 def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 0
     assert "usage: microseg-fastpath" in capsys.readouterr().out
@@ -45,6 +54,16 @@ def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ["stats", "-o", "table"],
         ["sessions", "--limit", "-1"],
         ["sessions", "--limit", "many"],
+        ["sessions", "open"],
+        ["sessions", "--event", "end"],
+        ["sessions", "list", "--sort", "colour"],
+        ["sessions", "--sort", "age:up"],
+        ["sessions", "--watch", "0"],
+        ["sessions", "--watch", "nan"],
+        ["sessions", "--by", "colour", "--count"],
+        ["sessions", "--all"],
+        ["sessions", "close", "--limit", "3"],
+        ["sessions", "--ip", "::1", "close"],
         ["config"],
         ["config", "mend"],
     ],
@@ -54,6 +73,24 @@ def test_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert "microseg-fastpath" in err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["sessions", "--by", "rule"],
+        ["sessions", "--count", "--sort", "age"],
+        ["sessions", "--watch", "-o", "json"],
+        ["sessions", "--not"],
+        ["sessions", "close"],
+        ["sessions", "close", "--all", "--l4", "tcp"],
+        ["sessions", "close", "--l4", "tcp", "--not"],
+    ],
+)
+def test_what_does_not_go_together(argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*argv, "--config", str(config_file(tmp_path))]) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the command", "behind it"])
