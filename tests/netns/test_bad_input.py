@@ -296,7 +296,16 @@ def test_bent_and_random_frames_are_dropped_and_counted(gateway: Gateway, seed: 
         assert not clients.http2(lab, host, "/admin").ok
     after = gateway.stats()
     dropped = {reason: number - before["drops"][reason] for reason, number in after["drops"].items()}
-    for reason in ("truncated", "bad_header", "not_ip", "fragment", "default", "icmp_unrelated"):
+    for reason in (
+        "truncated",
+        "ip_header",
+        "ip_checksum",
+        "tcp_flags",
+        "not_ip",
+        "fragment",
+        "default",
+        "icmp_unrelated",
+    ):
         assert dropped[reason] > 0, reason
     # The kernel half failed at none of them.
     assert dropped["no_policy"] == 0
