@@ -6,7 +6,7 @@ C_FILES = $(shell find bpf bench -path bpf/shim/generated -prune -o -name '*.[ch
 # -target bpf knows no multiarch folder by itself.
 MULTIARCH = $(firstword $(wildcard /usr/include/*-linux-gnu))
 
-.PHONY: lint ruff ruff-format mypy imports clang-format abi-check bpf-compile shell format abi test unit bench clean
+.PHONY: lint ruff ruff-format mypy imports clang-format abi-check bpf-compile shell format abi test unit bench vm clean
 
 # Each is a target of its own, so that `make -j` runs them side by side.
 lint: ruff ruff-format mypy imports clang-format abi-check bpf-compile shell
@@ -55,6 +55,11 @@ unit:
 
 bench:
 	$(PY) -m bench $(ONLY)
+
+# The BPF tests on Debian 12's own kernel, emulated.
+vm:
+	./run install vm
+	tests/vm/run
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bpf/shim/generated

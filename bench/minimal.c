@@ -3,7 +3,7 @@
  * What any session tracker in TC must do, and nothing else: the bench's reference.
  *
  *   empty    returns
- *   minimal  Ethernet, IPv4, ports; one lookup in the same kind of map as the gateway's
+ *   minimal  Ethernet, IPv4 or IPv6, ports; one lookup in the same kind of map as the gateway's
  *            sessions, with the same key, value size and clock; two counters; a miss inserts
  *   scatter  puts the next client address into the frame, then calls target[0]: many flows
  *            in one BPF_PROG_TEST_RUN
@@ -12,10 +12,12 @@
  */
 #include <linux/if_ether.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 
 #define PASS (-1) /* TC_ACT_UNSPEC, as the gateway */
 #define BE16(x) __builtin_bswap16(x)
 #define BE32(x) __builtin_bswap32(x)
+#define BE64(x) __builtin_bswap64(x)
 
 struct key {
 	__u32 addr_a[4];
@@ -56,21 +58,39 @@ int minimal(struct __sk_buff *skb)
 	void *data = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;
-	struct iphdr *ip = data + sizeof(*eth);
-	__u16 *ports = data + sizeof(*eth) + sizeof(*ip);
+	struct key key = {};
+	__u16 *ports;
+	int lower;
 
-	/* Both protocols have the ports in front and at least eight bytes. */
-	if ((void *)(ports + 4) > end || eth->h_proto != BE16(ETH_P_IP) || ip->ihl != 5)
+	/* Both protocols have the ports in front and at least eight bytes. One entry for both
+	 * directions: the lower end is `a`. */
+	if ((void *)(eth + 1) > end)
 		return PASS;
-	if (ip->protocol != 6 && ip->protocol != 17)
+	if (eth->h_proto == BE16(ETH_P_IP)) {
+		struct iphdr *ip = (void *)(eth + 1);
+		ports = (void *)(ip + 1);
+		if ((void *)(ports + 4) > end || ip->ihl != 5)
+			return PASS;
+		key.l4 = ip->protocol;
+		lower = BE32(ip->saddr) < BE32(ip->daddr);
+		key.addr_a[2] = key.addr_b[2] = BE32(0xffff);
+		key.addr_a[3] = lower ? ip->saddr : ip->daddr;
+		key.addr_b[3] = lower ? ip->daddr : ip->saddr;
+	} else if (eth->h_proto == BE16(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+		ports = (void *)(ip + 1);
+		if ((void *)(ports + 4) > end)
+			return PASS;
+		key.l4 = ip->nexthdr;
+		__u64 *s = (__u64 *)&ip->saddr, *d = (__u64 *)&ip->daddr;
+		lower = s[0] != d[0] ? BE64(s[0]) < BE64(d[0]) : BE64(s[1]) < BE64(d[1]);
+		__builtin_memcpy(key.addr_a, lower ? s : d, 16);
+		__builtin_memcpy(key.addr_b, lower ? d : s, 16);
+	} else {
 		return PASS;
-
-	/* One entry for both directions: the lower end is `a`. */
-	struct key key = {.l4 = ip->protocol};
-	int lower = BE32(ip->saddr) < BE32(ip->daddr);
-	key.addr_a[2] = key.addr_b[2] = BE32(0xffff);
-	key.addr_a[3] = lower ? ip->saddr : ip->daddr;
-	key.addr_b[3] = lower ? ip->daddr : ip->saddr;
+	}
+	if (key.l4 != 6 && key.l4 != 17)
+		return PASS;
 	key.port_a = lower ? ports[0] : ports[1];
 	key.port_b = lower ? ports[1] : ports[0];
 
@@ -101,7 +121,8 @@ static inline __attribute__((always_inline)) void mend(__u16 *check, __u32 from,
 	*check = ~sum;
 }
 
-/* skb->priority says where the client's address stands: 0 as the source, 4 as the destination. */
+/* skb->priority says where the last word of the client's address stands: 0 as the source, 4 as the destination;
+ * in IPv6 these are 8 and 24. */
 int scatter(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
@@ -110,13 +131,15 @@ int scatter(struct __sk_buff *skb)
 	if (!w)
 		return 2;
 	__u32 index = (w->next++ * w->step) % w->count;
-	__u32 *address = (void *)(long)skb->data + 26 + (skb->priority & 4);
-	__u16 *ip_check = (void *)(long)skb->data + 24, *tcp_check = (void *)(long)skb->data + 50;
+	int six = skb->priority & 8;
+	__u32 *address = (void *)(long)skb->data + 26 + (skb->priority & 28);
+	__u16 *ip_check = (void *)(long)skb->data + 24, *tcp_check = (void *)(long)skb->data + (six ? 70 : 50);
 	void *end = (void *)(long)skb->data_end;
 	if ((void *)(address + 1) > end || (void *)(tcp_check + 1) > end)
 		return 2;
 	__u32 next = BE32((__u32)w->base + index);
-	mend(ip_check, *address, next);
+	if (!six)
+		mend(ip_check, *address, next);
 	mend(tcp_check, *address, next);
 	*address = next;
 	target.call(skb, 0);

@@ -21,13 +21,14 @@ from tests.lab.namespaces import Lab
 # TC_ACT_UNSPEC, TC_ACT_SHOT
 PASSED, DROPPED = -1, 2
 
-NAMES = ("hit", "random", "first", "identification", "drop")
+NAMES = ("hit", "random", "hit6", "random6", "first", "identification", "drop")
+TARGETS = {"hit": 1.3, "random": 1.3, "hit6": 1.3, "random6": 1.3, "first": 1.3}
 
 # Client addresses of the many flows; each round of a bench that needs new ones goes on behind.
 MANY = testrun.address("11.0.0.0")
 FRESH = testrun.address("12.0.0.0")
 NEW_FLOWS = 4000
-# Two thirds full in the end: no eviction, no pressure.
+# Two thirds full in the end at most: no eviction, no pressure.
 CAPACITY = 524_288
 
 OPEN, WEB, CLOSED = 9000, 80, 81
@@ -41,18 +42,18 @@ DATA = bytes(64)
 REQUEST = b"GET / HTTP/1.1\r\nHost: web.lab.test\r\n\r\n"
 
 
-def handshake(port: int) -> tuple[Frame, Frame, Frame]:
+def handshake(port: int, version: int = 4) -> tuple[Frame, Frame, Frame]:
     """SYN, SYN and ACK, ACK."""
     return (
-        testrun.tcp(SYN, seq=100, port=port),
-        testrun.tcp(SYN | ACK, seq=0, ack=101, port=port, to_client=True),
-        testrun.tcp(ACK, seq=101, ack=1, port=port),
+        testrun.tcp(SYN, seq=100, port=port, version=version),
+        testrun.tcp(SYN | ACK, seq=0, ack=101, port=port, to_client=True, version=version),
+        testrun.tcp(ACK, seq=101, ack=1, port=port, version=version),
     )
 
 
-def segment(port: int, payload: bytes = DATA) -> Frame:
+def segment(port: int, payload: bytes = DATA, version: int = 4) -> Frame:
     """The client's first segment behind the handshake."""
-    return testrun.tcp(ACK | PSH, seq=101, ack=1, payload=payload, port=port)
+    return testrun.tcp(ACK | PSH, seq=101, ack=1, payload=payload, port=port, version=version)
 
 
 class Costs:
@@ -69,9 +70,9 @@ class Costs:
 
     def establish(self) -> None:
         """The hot flow, the denied one and the many."""
-        for frame in (*handshake(OPEN), *handshake(CLOSED)[:1]):
+        for frame in (*handshake(OPEN), *handshake(OPEN, 6), *handshake(CLOSED)[:1]):
             self._program.run(frame.data)
-        for frame in handshake(OPEN):
+        for frame in (*handshake(OPEN), *handshake(OPEN, 6)):
             self._pass(frame, MANY, FLOWS)
 
     def hit(self) -> float:
@@ -81,6 +82,14 @@ class Costs:
     def random(self) -> float:
         """The many flows, each once; `scatter` included."""
         return self._pass(segment(OPEN), MANY, FLOWS, STEP)
+
+    def hit6(self) -> float:
+        """One hot flow over IPv6."""
+        return testrun.hot(self._program, segment(OPEN, version=6))
+
+    def random6(self) -> float:
+        """The many flows over IPv6."""
+        return self._pass(segment(OPEN, version=6), MANY, FLOWS, STEP)
 
     def first(self) -> float:
         """Flows never seen; `scatter` included."""
@@ -136,5 +145,6 @@ def bench() -> Iterator[Result]:
         ours, minimal, empty = (floors[f"{who}.{name}"] for who in ("ours", "minimal", "empty"))
         # Gross as a program by itself would cost, net of what an empty one does.
         alone = floors["empty.hit"]
-        yield Result(f"packet_cost.{name}", "ns", ours - empty + alone, minimal - empty + alone)
+        target = TARGETS.get(name)
+        yield Result(f"packet_cost.{name}", "ns", ours - empty + alone, minimal - empty + alone, target)
         yield Result(f"packet_cost.{name}.net", "ns", ours - empty, minimal - empty)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from bench.programs import Peers
 from fastpath.libbpf import Program
@@ -22,8 +23,10 @@ STEP = 61_803
 SKB_BYTES = 192  # sizeof(struct __sk_buff); less room for the answer is an error
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
-CLIENT = "10.77.1.2"
-SERVER = "10.77.2.2"
+CLIENT = {4: "10.77.1.2", 6: "fd77:1::2"}
+SERVER = {4: "10.77.2.2", 6: "fd77:2::2"}
+# Of the last word of the client's address, behind byte 26: as the source, as the destination.
+WHERE = {4: (0, 4), 6: (8, 24)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +35,34 @@ class Frame:
 
     data: bytes
     to_client: bool = False
+    version: int = 4
 
     @property
     def context(self) -> bytes:
         """struct __sk_buff whose priority tells `scatter` which address is the client's; no other program reads it."""
-        return struct.pack(f"=32xI{SKB_BYTES - 36}x", 4 if self.to_client else 0)
+        return struct.pack(f"=32xI{SKB_BYTES - 36}x", WHERE[self.version][self.to_client])
 
 
-def tcp(flags: int, *, seq: int, ack: int = 0, payload: bytes = b"", port: int = 80, to_client: bool = False) -> Frame:
+def tcp(
+    flags: int, *, seq: int, ack: int = 0, payload: bytes = b"", port: int = 80, to_client: bool = False,
+    version: int = 4,
+) -> Frame:  # fmt: skip
     """A TCP segment between the lab's client (port 40000) and its server, with its checksums. All-zero MAC
     addresses are the loopback device's, to which a test run belongs: another destination would count as
     somebody else's frame.
     """
     source, destination = (SERVER, CLIENT) if to_client else (CLIENT, SERVER)
     ports = (port, 40000) if to_client else (40000, port)
-    ends = socket.inet_aton(source) + socket.inet_aton(destination)
+    ends = ip_address(source[version]).packed + ip_address(destination[version]).packed
     segment = struct.pack(">HHIIBBHHH", *ports, seq, ack, 5 << 4, flags, 65535, 0, 0) + payload
-    check = checksum(ends + struct.pack(">HH", socket.IPPROTO_TCP, len(segment)) + segment)
+    check = checksum(ends + struct.pack(">II", len(segment), socket.IPPROTO_TCP) + segment)
     segment = segment[:16] + check + segment[18:]
+    if version == 6:
+        head = struct.pack(">IHBB", 6 << 28, len(segment), socket.IPPROTO_TCP, 64) + ends
+        return Frame(bytes(12) + b"\x86\xdd" + head + segment, to_client, version)
     head = struct.pack(">BBHHHBB2x", 0x45, 0, 20 + len(segment), 1, 0x4000, 64, socket.IPPROTO_TCP) + ends
-    packet = head[:10] + checksum(head) + head[12:] + segment
-    return Frame(bytes(12) + b"\x08\x00" + packet, to_client)
+    head = head[:10] + checksum(head) + head[12:]
+    return Frame(bytes(12) + b"\x08\x00" + head + segment, to_client, version)
 
 
 def checksum(covered: bytes) -> bytes:
