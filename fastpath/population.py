@@ -10,7 +10,10 @@ from __future__ import annotations
 from fastpath.loader.pins import Table
 from fastpath.statistics import Counters
 
-# An LRU evicts a little before it is full: each CPU keeps free entries at hand.
+# The common LRU evicts before it is full: each CPU keeps so many free entries at hand (LOCAL_FREE_TARGET in
+# kernel/bpf/bpf_lru_list.c; newer kernels keep fewer in small tables).
+_AT_HAND = 128
+# Where evictions are to be reckoned with.
 _NEARLY = 0.9
 
 
@@ -31,6 +34,11 @@ class Population:
         self._may_evict |= self._table.kind != "hash" and live >= _NEARLY * self._room(counters)
         return live
 
+    def fullness(self, counters: Counters) -> float:
+        """Share of what fits before sessions are refused or, by the common LRU, forgotten; 1 and more is full."""
+        room = self._table.capacity if self._table.kind == "lru_percpu" else self._room(counters)
+        return self.live(counters) / room
+
     def evictions(self, counters: Counters) -> int:
         """Sessions that the table forgot: inserts - deletes - live."""
         self.live(counters)
@@ -48,8 +56,11 @@ class Population:
         self._may_evict = False
 
     def _room(self, counters: Counters) -> int:
-        """Of a list that evicts by itself."""
-        return self._table.capacity // (len(counters.inserts) if self._table.kind == "lru_percpu" else 1)
+        """Entries of a list before it evicts."""
+        capacity, cpus = self._table.capacity, len(counters.inserts)
+        if self._table.kind == "lru_percpu":
+            return capacity // cpus
+        return max(capacity // 2, capacity - _AT_HAND * cpus) if self._table.kind == "lru" else capacity
 
     def _overflow(self, counters: Counters) -> int:
         """At least so many went: what took more than it has room for gave up the rest."""

@@ -156,7 +156,7 @@ class Service:
             log.error("%s", error)
 
     async def _press(self) -> None:
-        used = self.population.live(read_counters(self._stats)) / self.config.capacity
+        used = self.population.fullness(read_counters(self._stats))
         pressure = next((level for share, level in LEVELS if used >= share), abi.Pressure.NONE)
         if pressure != self.pressure:
             tell = log.warning if pressure > self.pressure else log.info

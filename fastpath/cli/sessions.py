@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import heapq
 import json
 import operator
@@ -93,7 +94,10 @@ class _Gateway:
         self.table = open_map(config, "sessions")
         self.commands = Commands(pins_of(config))
         self.rules = RuleNames(config.run_dir)
-        self.hertz = self.commands.hertz()
+
+    @functools.cached_property
+    def hertz(self) -> int:
+        return self.commands.hertz()
 
     def batches(self) -> Iterator[Batch]:
         return batches(self.table, self.rules)

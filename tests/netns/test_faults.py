@@ -231,12 +231,12 @@ def test_the_sweep_ends_what_is_not_used(gateway: Gateway, host: str) -> None:
             sock.send(b"one")
         first = peers.session_of(gateway, port_of(busy))["session"]
 
-        def ended() -> bool:
+        def ended() -> dict[int, int] | None:
             busy.send(b"more")
-            return port_of(idle) not in {session["sport"] for session in gateway.sessions()}
+            found = {row["sport"]: row["session"] for row in gateway.sessions()}
+            return None if port_of(idle) in found else found
 
-        eventually(ended)
-        assert peers.session_of(gateway, port_of(busy))["session"] == first
+        assert eventually(ended)[port_of(busy)] == first
         record = record_of(gateway, port_of(idle), event="end")
     assert (record["end"], record["packets"]) == ("timeout", {"to_server": 1, "to_client": 0})
     assert record["duration"] >= UDP_TIMEOUT

@@ -62,3 +62,14 @@ def test_a_walk_finds_evictions_that_nothing_else_shows() -> None:
     population.walked(500, 800)
     assert found(population, counters(800, 300, deletes=300)) == (500, 300)
     assert found(population, counters(800, 310, deletes=300)) == (510, 300)
+
+
+@pytest.mark.parametrize(("kind", "full"), [("lru", 744), ("lru_percpu", 1000), ("hash", 1000)])
+def test_full_is_where_sessions_are_refused_or_forgotten(kind: str, full: int) -> None:
+    population = Population(Table(1000, kind))
+    assert population.fullness(counters(full // 2, 0)) == pytest.approx(0.5, abs=0.01)
+    assert population.fullness(counters(full // 2, full // 2)) == pytest.approx(1, abs=0.01)
+
+
+def test_half_of_a_tiny_table_counts_as_full() -> None:
+    assert Population(Table(256, "lru")).fullness(counters(128, 0, 0, 0)) == 1
