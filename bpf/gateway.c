@@ -174,6 +174,12 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 	int reason;
 	if (p->kind == MS_KIND_NEIGHBOUR_UNICAST)
 		return to_host(skb, p) ? MS_PASS : drop(MS_REASON_NEIGHBOUR, monitor);
+	/* Of sessions that there are, nobody needs to ask this again. */
+	reason = implausible(p->version, packet_src(p), packet_dst(p));
+	if (!reason && p->l4 == MS_IP_TCP && (!p->sport || !p->dport))
+		reason = MS_REASON_PORT_ZERO;
+	if (reason)
+		return drop(reason, monitor);
 	/* Before anything is known: the loop in it multiplies the paths of the verifier. */
 	if (p->l4 == MS_IP_TCP && (p->tcp_flags & MS_TCP_SYN_BIT)) {
 		reason = tcp_options(skb, room);

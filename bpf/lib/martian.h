@@ -40,4 +40,12 @@ MS_INLINE int same_address(const __u8 *a, const __u8 *b)
 	return ((const __u64 *)a)[1] == ((const __u64 *)b)[1] && ((const __u64 *)a)[0] == ((const __u64 *)b)[0];
 }
 
+/* Ends that no session has: of packets that have one, nobody needs to ask. Answers 0 or a reason. */
+MS_INLINE int implausible(__u8 version, const __u8 *src, const __u8 *dst)
+{
+	if (version == 4 && ipv4_martian(((const __u32 *)src)[3], ((const __u32 *)dst)[3]))
+		return MS_REASON_SPOOFED;
+	return same_address(src, dst) ? MS_REASON_LAND : 0;
+}
+
 #endif

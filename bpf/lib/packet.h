@@ -315,8 +315,6 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		}
 		if (!ipv4_checksum_ok(skb, ip, off, header))
 			return MS_REASON_IP_CHECKSUM;
-		if (ipv4_martian(ip->saddr, ip->daddr))
-			return MS_REASON_SPOOFED;
 		__u16 frag = ms_be16(ip->frag_off);
 		if (frag & 0xbfff) {
 			if (frag & 0x8000) /* reserved, must be zero (RFC 791 3.1) */
@@ -437,8 +435,6 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 
 	p->l4 = l4;
 	p->l4_off = off;
-	if (same_address(addr.src, addr.dst))
-		return MS_REASON_LAND;
 	if (off - p->l3 > p->ip_len)
 		return fragmented ? MS_REASON_FRAGMENT_TINY : MS_REASON_EXT_LENGTH;
 	__u32 rest = p->ip_len - (off - p->l3);
@@ -475,8 +471,6 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		__u8 flags = ((__u8 *)tcp)[13];
 		if (!((MS_TCP_FLAGS_VALID >> (flags & MS_TCP_FLAGS_USED)) & 1))
 			return MS_REASON_TCP_FLAGS;
-		if (!tcp->source || !tcp->dest)
-			return MS_REASON_PORT_ZERO;
 		if ((flags & (MS_TCP_SYN_BIT | MS_TCP_FIN_BIT | MS_TCP_RST_BIT)) && header == rest && !fragmented &&
 		    !tcp_checksum_ok(skb, tcp->check, off, header, addr.src, addr.dst))
 			return MS_REASON_L4_CHECKSUM;
@@ -518,6 +512,9 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		p->payload_len = rest - sizeof(*icmp);
 		if (icmp_is_error(l4, icmp->type)) {
 			p->kind = MS_KIND_ICMP_ERROR;
+			int reason = implausible(p->version, addr.src, addr.dst);
+			if (reason)
+				return reason;
 			return parse_quote(p, data, end, off + sizeof(*icmp), addr.dst);
 		}
 		/* Neighbour discovery (RFC 4861) and MLD end at the link. To a unicast address beyond
