@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "fa5f413d143f"
+ABI_HASH = "506a54500241"
 
 
 class Verdict(IntEnum):
@@ -423,7 +423,8 @@ class Fragment(Structure):
         ("pieces", c_uint8),
         ("refused", c_uint8),
         ("allowed", c_uint8),
-        ("pad", c_uint8 * 7),
+        ("pad", c_uint8 * 3),
+        ("seq", c_uint32),
     )
 
 

@@ -447,7 +447,8 @@ struct ms_fragment {
 	__u8 pieces;	 /* later fragments seen */
 	__u8 refused;	 /* enum ms_reason: none of it goes on */
 	__u8 allowed;	 /* the first went on */
-	__u8 pad[7];
+	__u8 pad[3];
+	__u32 seq; /* TCP: the sequence number of the datagram's first byte, if the header's bytes had one each */
 };
 
 /* One record of the `events` ring buffer. */

@@ -45,6 +45,8 @@ MS_INLINE int fragment_first(struct ms_packet *p, struct ms_session *s, struct m
 				(s->verdict & (1 << MS_WORD_MONITOR));
 	}
 	value.key = p->key;
+	value.seq = p->seq + !!(p->tcp_flags & MS_TCP_SYN_BIT) + !!(p->tcp_flags & MS_TCP_FIN_BIT) -
+		    (p->payload - p->l4_off);
 	value.revision = cfg->revision;
 	value.hole[0] = end;
 	value.hole_end[0] = MS_FRAGMENT_UNITS;
@@ -62,6 +64,16 @@ MS_INLINE int fragment_first(struct ms_packet *p, struct ms_session *s, struct m
 	value.first_end = end;
 	fragments_update(&key, &value);
 	return 0;
+}
+
+/* What a later fragment of a segment sends counts as sent: it will be acknowledged. */
+MS_INLINE void fragment_sends(const struct ms_packet *p, const struct ms_fragment *f, struct ms_session *s)
+{
+	int dir = direction_of(s, p);
+	__u32 end = f->seq + p->frag_off + p->frag_len;
+
+	if (f->key.l4 == MS_IP_TCP && (__s32)(end - s->end[dir & 1]) > 0)
+		s->end[dir & 1] = end;
 }
 
 /* Put a later fragment into the hole it fills (RFC 815 3). Answers 0 or a reason. */
@@ -124,8 +136,9 @@ MS_INLINE int fragment_later(struct ms_packet *p, struct ms_config *cfg, __u64 n
 	struct ms_fragment *f = fragments_lookup(&key);
 	if (!f || !fragment_fresh(f, cfg, now) || f->revision != cfg->revision)
 		return lenient ? MS_PASS : drop(MS_REASON_FRAGMENT, monitor);
+	struct ms_session *s = 0;
 	if (f->id) {
-		struct ms_session *s = sessions_lookup(&f->key);
+		s = sessions_lookup(&f->key);
 		if (!s || s->id != f->id)
 			return lenient ? MS_PASS : drop(MS_REASON_FRAGMENT, monitor);
 		__u64 word = s->verdict;
@@ -135,10 +148,12 @@ MS_INLINE int fragment_later(struct ms_packet *p, struct ms_config *cfg, __u64 n
 		if (verdict != MS_VERDICT_ALLOW && verdict != MS_VERDICT_DRAIN)
 			return drop(MS_REASON_FRAGMENT, (word >> MS_WORD_MONITOR) & 1);
 	}
-	if (lenient)
-		return MS_PASS;
-	int reason = f->refused ?: fragment_place(p, f);
-	return reason ? drop(reason, monitor) : MS_PASS;
+	int reason = lenient ? 0 : f->refused ?: fragment_place(p, f);
+	if (reason)
+		return drop(reason, monitor);
+	if (s)
+		fragment_sends(p, f, s);
+	return MS_PASS;
 }
 
 #endif

@@ -10,6 +10,7 @@ from scapy.packet import Packet
 
 from fastpath import abi
 from tests.bpf.harness import ISN, PEER_ISN, Flow, Kernel, judged, rule, states
+from tests.bpf.test_fragments import piece
 
 pytestmark = pytest.mark.root
 
@@ -241,3 +242,19 @@ def test_no_data_behind_the_fin(kernel: Kernel, flow: Flow) -> None:
     assert kernel.send(flow.segment("PA", CLIENT + 1, SERVER, b"more")).said == "drop tcp_fin"
     assert kernel.send(flow.segment("FA", CLIENT, SERVER)).said == "pass"
     assert kernel.send(flow.segment("PA", SERVER, CLIENT + 1, b"answer", back=True)).said == "pass"
+
+
+@pytest.mark.parametrize("flags", ["PA", "FPA"])
+def test_what_came_in_fragments_may_be_acknowledged(kernel: Kernel, flow: Flow, flags: str) -> None:
+    kernel.settings(strict_tcp=True)
+    kernel.policy(ALLOW)
+    kernel.open(flow)
+    whole = bytes(flow.segment(flags, CLIENT, SERVER, bytes(60)))[14 + (20 if flow.version == 4 else 40) :]
+    for at, more in ((0, True), (40, True), (64, False)):
+        data = whole[at : {0: 40, 40: 64, 64: 80}[at]]
+        assert kernel.send(piece(flow, at, data, more=more, l4=6)).said == "pass"
+    fin = flags == "FPA"
+    outcome = kernel.send(flow.segment("A", SERVER, CLIENT + 60 + fin, back=True))
+    assert (outcome.said, counted(outcome.stats)) == ("pass", {})
+    assert outcome.entry.end[0] == CLIENT + 60 + fin
+    assert states(outcome.entry) == (("fin_wait_2", "close_wait") if fin else ("established", "established"))
