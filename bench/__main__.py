@@ -25,6 +25,7 @@ NAMES = (
     "fast_path_share",
     "start_up",
     "tables",
+    "live_sessions",
 )
 
 

@@ -38,12 +38,12 @@ class Filled:
         self.table, self.stats = pins.map("sessions"), pins.map("stats")
         self.population = Population(pins.table)
         self._bed = bed
-        self._ingress = pins.program("ms_ingress")
+        self.ingress = pins.program("ms_ingress")
 
     def send(self, frame: testrun.Frame, clients: int, *, first: int = 0) -> None:
         """The frame once for each of so many clients, all on this CPU."""
         self._bed.spread(CLIENTS + first, clients)
-        testrun.scattered(self._bed, self._ingress, frame, clients)
+        testrun.scattered(self._bed, self.ingress, frame, clients)
 
     @property
     def counters(self) -> Counters:

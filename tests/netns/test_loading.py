@@ -343,7 +343,7 @@ def test_two_gateways_side_by_side(gateway: Gateway) -> None:
     [
         ("", "", 0),
         ("\tMS_VERDICT_DRAIN = 5,\n", "\tMS_VERDICT_DRAIN = 5,\n\tMS_VERDICT_LATER = 6,\n", 1),
-        ("struct ms_fragment {\n\t__u64 jiffies;\n", "struct ms_fragment {\n\t__u64 other;\n", 1),
+        ("struct ms_prefix {\n\t__u32 prefixlen;", "struct ms_prefix {\n\t__u32 other;", 1),
         ("Decision on a session", "Decision on the session", 1),
     ],
     ids=["as committed", "enum", "struct", "comment"],
