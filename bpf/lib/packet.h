@@ -56,7 +56,6 @@ struct ms_tcp_options {
 #define MS_TCP_SYN_BIT 2
 #define MS_TCP_RST_BIT 4
 #define MS_TCP_ACK_BIT 16
-#define MS_TCP_URG_BIT 32
 
 /* What RFC 9293 3.10.7 has a use for, a bit each: SYN, SYN ACK, RST, RST ACK, FIN ACK, ACK, and URG with SYN, ACK
  * and FIN ACK. PSH and the bits of congestion control go with any. */

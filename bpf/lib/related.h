@@ -10,10 +10,8 @@ MS_INLINE int in_flight(const struct ms_session *s, int dir, __u32 seq)
 	int other = dir ^ 1;
 	__u32 end = s->end[dir & 1];
 	__u32 una = s->ack[other & 1] ?: s->isn[dir & 1];
-	__u32 slack = (__u32)s->window[other & 1] << (s->scale[other & 1] & 15);
+	__u32 slack = tcp_slack(s, other);
 
-	if (slack < 65535)
-		slack = 65535;
 	if (!end || (s->flags & MS_SESSION_MIDSTREAM))
 		return 1;
 	return seq - (una - slack) <= end - una + slack;
