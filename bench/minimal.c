@@ -8,7 +8,7 @@
  *   scatter  puts the next client address into the frame, then calls target[0]: many flows
  *            in one BPF_PROG_TEST_RUN
  *
- * ENTRIES, VALUE_BYTES and TABLE_FLAGS come from the gateway's own table.
+ * ENTRIES, VALUE_BYTES and TABLE_FLAGS come from the gateway's own table; SHORT_KEY makes the key one of IPv4 alone.
  */
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -19,9 +19,15 @@
 #define BE32(x) __builtin_bswap32(x)
 #define BE64(x) __builtin_bswap64(x)
 
+#ifdef SHORT_KEY
+#define WORDS 1
+#else
+#define WORDS 4
+#endif
+
 struct key {
-	__u32 addr_a[4];
-	__u32 addr_b[4];
+	__u32 addr_a[WORDS];
+	__u32 addr_b[WORDS];
 	__u16 port_a;
 	__u16 port_b;
 	__u8 l4;
@@ -73,9 +79,12 @@ int minimal(struct __sk_buff *skb)
 			return PASS;
 		key.l4 = ip->protocol;
 		lower = BE32(ip->saddr) < BE32(ip->daddr);
+#ifndef SHORT_KEY
 		key.addr_a[2] = key.addr_b[2] = BE32(0xffff);
-		key.addr_a[3] = lower ? ip->saddr : ip->daddr;
-		key.addr_b[3] = lower ? ip->daddr : ip->saddr;
+#endif
+		key.addr_a[WORDS - 1] = lower ? ip->saddr : ip->daddr;
+		key.addr_b[WORDS - 1] = lower ? ip->daddr : ip->saddr;
+#ifndef SHORT_KEY
 	} else if (eth->h_proto == BE16(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = (void *)(eth + 1);
 		ports = (void *)(ip + 1);
@@ -86,6 +95,7 @@ int minimal(struct __sk_buff *skb)
 		lower = s[0] != d[0] ? BE64(s[0]) < BE64(d[0]) : BE64(s[1]) < BE64(d[1]);
 		__builtin_memcpy(key.addr_a, lower ? s : d, 16);
 		__builtin_memcpy(key.addr_b, lower ? d : s, 16);
+#endif
 	} else {
 		return PASS;
 	}

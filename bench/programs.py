@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastpath import abi
@@ -23,6 +24,8 @@ PROGRAMS = ("empty", "minimal", "scatter")
 MAPS = ("flows", "walk", "target")
 
 ENTRIES = 1_000_000
+
+_numbers = itertools.count()
 
 
 class Peers:
@@ -45,11 +48,11 @@ class Peers:
 
 
 @contextlib.contextmanager
-def peers(sessions: MapShape | None = None) -> Iterator[Peers]:
+def peers(sessions: MapShape | None = None, cflags: Sequence[str] = ()) -> Iterator[Peers]:
     """Compile, pin, and remove in the end; the flow table is like the gateway's `sessions`."""
     sweep()
-    root = BPFFS / f"{PREFIX}{os.getpid()}"
-    root.mkdir(mode=0o700)
+    root = BPFFS / f"{PREFIX}{os.getpid()}" / str(next(_numbers))
+    root.mkdir(mode=0o700, parents=True)
     try:
         compile_and_pin(
             flatten(SOURCE),
@@ -58,6 +61,7 @@ def peers(sessions: MapShape | None = None) -> Iterator[Peers]:
                 f"-DVALUE_BYTES={ctypes.sizeof(abi.Session)}",
                 f"-DTABLE_FLAGS={sessions.flags if sessions else 0}",
                 "-Wno-everything",
+                *cflags,
             ],
             programs={name: root / name for name in PROGRAMS},
             maps={name: root / name for name in MAPS},
@@ -68,6 +72,8 @@ def peers(sessions: MapShape | None = None) -> Iterator[Peers]:
         yield made
     finally:
         shutil.rmtree(root, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            root.parent.rmdir()
 
 
 def sweep() -> None:

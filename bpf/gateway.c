@@ -41,6 +41,7 @@
 #include "lib/tail.h"
 #include "lib/accelerate.h"
 #include "lib/verdict.h"
+#include "lib/predict.h"
 #include "lib/related.h"
 #include "lib/fragments.h"
 #include "lib/judge.h"
@@ -67,6 +68,7 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 	struct ms_packet p;
 	struct ms_config *cfg = config_get();
 	__u64 now = bpf_jiffies64();
+	int reason;
 
 	if (!cfg)
 		return MS_DROP;
@@ -77,8 +79,10 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 	int judged = (skb->mark & cfg->mark_mask) == cfg->mark_judged;
 	if (judged)
 		skb->mark &= ~cfg->mark_mask;
+	else if ((reason = predicted(skb, cfg, hook, now)) != MS_LONG_WAY)
+		return reason;
 
-	int reason = parse(skb, &p);
+	reason = parse(skb, &p);
 	if (reason) {
 		/* Headers outside the linear part: pull them in, and begin anew. */
 		__u32 len = skb->len, linear = skb->data_end - skb->data;

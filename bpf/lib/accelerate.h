@@ -48,17 +48,29 @@ MS_INLINE int accelerate(struct __sk_buff *skb, struct ms_packet *p, __u32 hop)
 	return MS_PASS;
 }
 
-/* An allowed packet goes on. A mark may select a route, which bpf_fib_lookup does not see before 6.10. */
+/* A mark may select a route, which bpf_fib_lookup does not see before 6.10. */
+MS_INLINE int may_accelerate(struct __sk_buff *skb, struct ms_session *s, int hook, __u8 hop_limit)
+{
+	return hook == MS_INGRESS && skb->pkt_type == 0 && !skb->mark && !skb->vlan_present &&
+	       !(s->flags & MS_SESSION_HOST) && hop_limit >= 2;
+}
+
+/* Asked for not long ago. */
+MS_INLINE int hop_is_fresh(struct ms_config *cfg, __u32 hop, __u64 now)
+{
+	__u16 age = hop_clock(cfg, now) - (hop >> MS_HOP_CLOCK);
+	return hop && age < cfg->hop_age;
+}
+
+/* An allowed packet goes on. */
 MS_INLINE int forward(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, int dir,
 		      int hook, __u64 now)
 {
-	if (!cfg->hop_age || hook != MS_INGRESS || skb->pkt_type != 0 || skb->mark || (s->flags & MS_SESSION_HOST) ||
-	    p->first_fragment || p->l3 != ETH_HLEN || skb->vlan_present || p->hop_limit < 2 ||
+	if (!cfg->hop_age || !may_accelerate(skb, s, hook, p->hop_limit) || p->first_fragment || p->l3 != ETH_HLEN ||
 	    p->l4_off != ETH_HLEN + (p->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)))
 		return MS_PASS;
 	__u32 hop = s->hop[dir & 1];
-	__u16 age = hop_clock(cfg, now) - (hop >> MS_HOP_CLOCK);
-	if (!hop || age >= cfg->hop_age)
+	if (!hop_is_fresh(cfg, hop, now))
 		return tail(skb, p, MS_PROG_ROUTE, hook, 0);
 	return accelerate(skb, p, hop);
 }
