@@ -115,7 +115,7 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 		/* It was judged once and its session is gone since: nobody vouches for it. */
 		if (judged)
 			return drop(MS_REASON_TAP, 0);
-		return tail(skb, &p, MS_PROG_JUDGE, hook, 0);
+		return tail(skb, &p, MS_PROG_JUDGE, hook, MS_NEW);
 	}
 	int dir = direction_of(s, &p);
 	if (judged && s->held[dir & 1] != s->released[dir & 1])
@@ -191,7 +191,7 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 			return drop(reason, monitor);
 	}
 
-	struct ms_session *s = sessions_lookup(&p->key);
+	struct ms_session *s = skb->cb[1] ? 0 : sessions_lookup(&p->key);
 	__u32 possible = all_protocols(p->l4);
 	int reversed = skb->cb[1] == MS_REVERSED;
 	if (s) {
@@ -234,8 +234,9 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		if (reason)
 			return drop(reason, monitor);
 		int allow = word_verdict(walk.word) == MS_VERDICT_ALLOW;
+		int denied = word_verdict(walk.word) == MS_VERDICT_DENY;
 		/* What a rule denies is not a loss of the full table. */
-		__u32 full = word_verdict(walk.word) == MS_VERDICT_DENY ? word_reason(walk.word) : MS_REASON_TABLE_FULL;
+		__u32 full = denied ? word_reason(walk.word) : MS_REASON_TABLE_FULL;
 		/* A stray reset begins nothing. */
 		int stray = p->l4 == MS_IP_TCP && (p->tcp_flags & MS_TCP_RST_BIT);
 		/* DNS is told by its first datagram; without it nobody finds anything. */
@@ -247,10 +248,30 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 				return MS_PASS;
 			return drop(stray ? word_reason(walk.word) : full, (walk.word >> MS_WORD_MONITOR) & 1);
 		}
-		s = create(skb, p, &walk, flags, reversed && word_verdict(walk.word) == MS_VERDICT_ALLOW, now);
+		int server_is_source = reversed && allow;
+		compose(room, p, &walk, flags, server_is_source, now);
+		/* Nothing of the entry will be asked again. */
+		int settled = (opens || !tcp) && !p->first_fragment &&
+			      (allow || denied || (word_verdict(walk.word) == MS_VERDICT_UNDECIDED && !p->payload_len));
+		int dir = server_is_source ? MS_TO_CLIENT : MS_TO_SERVER;
+		if (settled) {
+			room->session.packets[dir & 1] = p->segments;
+			room->session.bytes[dir & 1] = p->ip_len;
+		}
+		int failed = sessions_insert(&p->key, &room->session);
+		count(failed ? MS_STAT_INSERT_FAILURES : MS_STAT_INSERTS);
+		if (!failed && room->session.logged)
+			emit(&p->key, &room->session, MS_EVENT_VERDICT, 0);
+		if (!failed && settled) {
+			if (denied)
+				return deny(skb, p, walk.word, hook);
+			count_packets(p, MS_STAT_FAST);
+			return allow ? forward(skb, p, &room->session, cfg, dir, hook, now) : MS_PASS;
+		}
+		/* -EEXIST: another CPU was first, its entry is as good. */
+		s = sessions_lookup(&p->key);
 		if (!s)
 			return allow ? MS_PASS : drop(full, (walk.word >> MS_WORD_MONITOR) & 1);
-		emit_verdict(&p->key, s, walk.flags);
 		if (tcp && !opens)
 			return tail(skb, p, MS_PROG_TCP, hook, 0);
 	}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "506a54500241"
+ABI_HASH = "0f3636b1a77a"
 
 
 class Verdict(IntEnum):

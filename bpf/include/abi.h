@@ -349,7 +349,7 @@ struct ms_session {
 	__u32 ident_end; /* sequence number behind the identified bytes */
 
 	__u64 id;
-	__u64 first_ns;	   /* CLOCK_MONOTONIC */
+	__u64 first_ns;	   /* CLOCK_MONOTONIC; as of the last tick where no record asks for it */
 	__u32 held[2];	   /* frames that went to the inspector */
 	__u32 released[2]; /* and came back, or were discarded by it */
 	__u32 ifindex[2];  /* where frames of the direction are held */

@@ -43,6 +43,7 @@ struct ms_untracked {
 /* cb[1], why a program was called */
 #define MS_REVERSED 2 /* judge once more with the sender as the server */
 #define MS_STRAIGHT 4 /* and once more as it was sent: neither way is allowed */
+#define MS_NEW 8      /* no session was found; so it is of the two above */
 
 /* ms_session.told: this direction needs the inspector no more */
 #define MS_STRAIGHT_BIT 8

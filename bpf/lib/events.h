@@ -20,13 +20,18 @@ MS_INLINE void emit(struct ms_key *key, struct ms_session *s, __u8 kind, __u8 en
 	events_submit(event);
 }
 
-/* A verdict the kernel reached, if its rule asks for a record. */
+/* A verdict the kernel reached, and whose rule asks for a record. */
+MS_INLINE int wants_record(__u64 word, __u32 rule_flags)
+{
+	__u32 verdict = word_verdict(word);
+
+	return ((rule_flags & MS_RULE_LOG_ALL) && (verdict == MS_VERDICT_ALLOW || verdict == MS_VERDICT_DENY)) ||
+	       ((rule_flags & MS_RULE_LOG_DENY) && verdict == MS_VERDICT_DENY);
+}
+
 MS_INLINE void emit_verdict(struct ms_key *key, struct ms_session *s, __u32 rule_flags)
 {
-	__u32 verdict = word_verdict(s->verdict);
-	if (verdict != MS_VERDICT_ALLOW && verdict != MS_VERDICT_DENY)
-		return;
-	if (!(rule_flags & MS_RULE_LOG_ALL) && !(verdict == MS_VERDICT_DENY && (rule_flags & MS_RULE_LOG_DENY)))
+	if (!wants_record(s->verdict, rule_flags))
 		return;
 	s->logged = 1;
 	emit(key, s, MS_EVENT_VERDICT, 0);

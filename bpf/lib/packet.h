@@ -471,7 +471,7 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		if (!((MS_TCP_FLAGS_VALID >> (flags & MS_TCP_FLAGS_USED)) & 1))
 			return MS_REASON_TCP_FLAGS;
 		if ((flags & (MS_TCP_SYN_BIT | MS_TCP_FIN_BIT | MS_TCP_RST_BIT)) && header == rest && !fragmented &&
-		    !tcp_checksum_ok(skb, tcp->check, off, header, addr.src, addr.dst))
+		    !tcp_checksum_ok(skb, tcp, end, off, header, addr.src, addr.dst))
 			return MS_REASON_L4_CHECKSUM;
 		p->sport = tcp->source;
 		p->dport = tcp->dest;
