@@ -314,10 +314,12 @@ MS_PROGRAM(ms_tcp)(struct __sk_buff *skb)
 	reason = p->first_fragment ? fragment_first(p, s, cfg, now) : 0;
 	if (reason)
 		return drop(reason, cfg->monitor);
+	/* What comes behind a reset keeps nothing alive. */
+	__u64 used = tcp_was_reset(s) ? s->last_jiffies : now;
 	reason = tcp_step(s, p, &room->options, dir, &end);
 	if (reason && !word_blocks(s->verdict))
 		return stray(skb, p, s, cfg, reason);
-	account(s, p, dir, now);
+	account(s, p, dir, used);
 	if (end)
 		emit_end(&p->key, s, end);
 	return act(skb, p, s, cfg, dir, hook, now);

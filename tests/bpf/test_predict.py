@@ -19,6 +19,8 @@ from fastpath import abi
 from fastpath.loader.source import flatten
 from tests.bpf.harness import ISN, PEER_ISN, Flow, Kernel, Outcome, rule
 
+pytestmark = pytest.mark.root
+
 CALL = "else if ((reason = predicted(skb, cfg, hook, now)) != MS_LONG_WAY)\n\t\treturn reason;\n"
 
 OPEN, DROPPED, RESET, WEB = 80, 81, 82, 83

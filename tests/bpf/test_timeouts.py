@@ -81,3 +81,15 @@ def test_defaults() -> None:
         "syn": 30, "established": 3600, "closing": 30, "time_wait": 120, "udp_stream": 120, "icmp": 10,
     }  # fmt: skip
     assert TIMEOUTS["udp"] == 30
+
+
+def test_nothing_behind_a_reset_keeps_the_entry_alive(kernel: Kernel, flow: Flow) -> None:
+    """Who has not got the reset goes on for a while."""
+    kernel.policy(rule("any", "allow"))
+    kernel.open(flow)
+    kernel.send(flow.segment("R", ISN + 1))
+    used = only(kernel).last_jiffies
+    kernel.tick()
+    for packet in (flow.segment("A", PEER_ISN + 1, ISN + 1, back=True), flow.segment("R", ISN + 1)):
+        assert kernel.send(packet).said == "pass"
+    assert only(kernel).last_jiffies == used
