@@ -21,9 +21,10 @@ from typing import Any, Self
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.nftables.main import AsyncNFTables
 
-from fastpath.attach import INGRESS
+from fastpath.attach import INGRESS, TCX, State, filter_prios, hook_of, state_file
 from fastpath.config import Config
 from fastpath.exit import CommandError, ExitStatus
+from fastpath.libbpf import TCX_INGRESS, Program
 from fastpath.revisions import Revisions
 
 PROC = Path("/proc/net")
@@ -78,13 +79,14 @@ async def _obstacle(route: Any, config: Config) -> str | None:
         return "IPVS has services"
     if _xfrm_policies():
         return "there are IPsec policies (ip xfrm policy)"
+    hook, state = hook_of(config), State.read(state_file(config.run_dir))
     for name in config.interfaces:
         # A bridge, a bond, a VRF: the stack's way is not that of the interface itself.
         master = Path(f"/sys/class/net/{name}/master")
         if master.exists():
             return f"{name} belongs to {master.resolve().name}"
-        if number := await _later_filter(route, name, config.prio):
-            return f"{name} has an ingress filter of another at prio {number}, behind ours"
+        if other := await _later(route, name, hook, config.prio, state):
+            return f"{name} has {other}, behind ours"
     return None
 
 
@@ -193,17 +195,31 @@ def _route_mtus(content: bytes) -> Iterator[int]:
                     )
 
 
-async def _later_filter(route: Any, name: str, prio: int) -> int | None:
-    """Prio of an ingress filter that runs behind ours, and that what is redirected would not meet."""
+async def _later(route: Any, name: str, hook: str, prio: int, state: State) -> str | None:
+    """What of another runs at ingress behind ours, and would not meet what is redirected."""
     try:
         index = socket.if_nametoindex(name)
     except OSError:
         return None
-    async for found in await route.get_filters(index=index, parent=INGRESS):
-        number: int = found["info"] >> 16
-        if number > prio:
-            return number
+    if hook == TCX:
+        there, ours = state.at(index, TCX_INGRESS)
+        # Ours, where they are not there yet, come last.
+        if ours and (others := there[there.index(ours[-1]) + 1 :]):
+            return f"the tcx program {_program_name(others[0])} of another at ingress"
+        # Every filter; but not ours, which tcx is about to replace.
+        prio = -1
+    for number in await filter_prios(route, index, INGRESS):
+        if number > prio and (hook != TCX or name not in state.filtered or number != state.prio):
+            return f"an ingress filter of another at prio {number}"
     return None
+
+
+def _program_name(number: int) -> str:
+    """Its name and id; it may be gone."""
+    try:
+        return f"{Program.by_id(number).name} (id {number})"
+    except OSError:
+        return f"with id {number}"
 
 
 class Acceleration:

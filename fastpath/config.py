@@ -19,6 +19,8 @@ from fastpath.log import LEVELS
 DEFAULT: Final = Path("/etc/microseg/gateway.yaml")
 # Linux: IFNAMSIZ is 16 with the final zero.
 MAX_IFNAME: Final = 15
+# Where the programs go; auto: tcx where the kernel has it.
+HOOKS: Final = ("auto", "tcx", "clsact")
 
 TIMEOUTS: Final[Mapping[str, float]] = MappingProxyType(
     {"syn": 30, "established": 3600, "closing": 30, "time_wait": 120, "udp": 30, "udp_stream": 120, "icmp": 10,
@@ -81,6 +83,7 @@ class Config:
     run_dir: Path = Path("/run/microseg")
     pin_root: Path = Path("/sys/fs/bpf/microseg")
     tap: str = ""
+    hook: str = "auto"
     prio: int = 49_000
     mark: Mark = field(default_factory=Mark)
     capacity: int = 262_144
@@ -139,8 +142,8 @@ class _Reader:
         fields = root.mapping(
             required=("interfaces", "policy"),
             optional=(
-                "rules", "run_dir", "pin_root", "tap", "prio", "mark", "sessions", "timeouts", "failsafe", "strict_tcp",
-                "exceptions", "inspector", "records", "listen", "log_level", "accelerate",
+                "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe",
+                "strict_tcp", "exceptions", "inspector", "records", "listen", "log_level", "accelerate",
             ),
         )  # fmt: skip
         values: dict[str, object] = {}
@@ -158,6 +161,7 @@ class _Reader:
         take("run_dir", self._path)
         take("pin_root", self._path)
         take("tap", lambda node: _ifname(node, MAX_IFNAME - 1))
+        take("hook", _hook)
         take("prio", lambda node: node.integer(1, 0xFFFF))
         take("mark", _mark)
         take("accelerate", lambda node: node.boolean())
@@ -209,6 +213,13 @@ def _interfaces(node: Node) -> tuple[str, ...]:
     if len(set(names)) < 2:
         node.report("a gateway stands between segments: name at least two interfaces")
     return tuple(names)
+
+
+def _hook(node: Node) -> str:
+    hook = node.text()
+    if hook not in HOOKS:
+        raise node.fail(f"{hook!r} is not one of {', '.join(HOOKS)}")
+    return hook
 
 
 def _mark(node: Node) -> Mark:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastpath.accelerate import Acceleration, refuse
-from fastpath.attach import Attachment, detach, netlink
+from fastpath.attach import Attachment, detach, hook_of, netlink
 from fastpath.commands import Commands
 from fastpath.config import Config
 from fastpath.exit import CommandError, ExitStatus
@@ -58,6 +58,7 @@ def open_map(config: Config, name: str) -> Map:
 def check_host(config: Config) -> None:
     """What must be so before anything is loaded. CommandError says what is not."""
     need_root()
+    hook_of(config)
     for name in config.interfaces:
         if not Path(f"/sys/class/net/{name}").exists():
             raise CommandError(f"{config.file}: interfaces: there is no interface {name}")
@@ -138,7 +139,9 @@ class Gateway:
 
     def reload(self, config: Config) -> None:
         """Settings and policy that can change while running. On an error everything stays as it is."""
-        fixed = ("interfaces", "run_dir", "pin_root", "tap", "prio", "capacity", "table", "fastpath_listen", "mark")
+        fixed = (
+            "interfaces", "run_dir", "pin_root", "tap", "hook", "prio", "capacity", "table", "fastpath_listen", "mark",
+        )  # fmt: skip
         changed = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
         if changed:
             raise CommandError(f"{config.file}: needs a restart to change {', '.join(changed)}; nothing was applied")
@@ -149,7 +152,7 @@ class Gateway:
 
 
 async def unload(config: Config) -> None:
-    """Remove exactly what was added: filters, qdiscs, tap, pins, settings."""
+    """Remove exactly what was added: programs, filters, qdiscs, tap, pins, settings."""
     await detach(config.run_dir)
     pins_of(config).unload()
     remove_tree(config.run_dir / "policy")

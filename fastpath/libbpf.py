@@ -13,12 +13,20 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 # enum bpf_map_type (linux/bpf.h)
 MAP_HASH = 1
 MAP_ARRAY = 2
 MAP_LRU_HASH = 9
 MAP_LPM_TRIE = 11
+
+# enum bpf_prog_type, enum bpf_attach_type
+PROG_SCHED_CLS = 3
+TCX_INGRESS, TCX_EGRESS = 46, 47
+# tcx: a hook of one interface holds so many programs at most (kernel: BPF_MPROG_MAX).
+TCX_MOST = 64
+F_REPLACE = 4
 
 # Flags of map creation and update.
 F_NO_PREALLOC = 1
@@ -81,7 +89,24 @@ class _MapInfo(ctypes.Structure):
 class _ProgInfo(ctypes.Structure):
     """The first fields of struct bpf_prog_info."""
 
-    _fields_ = (("type", ctypes.c_uint32), ("id", ctypes.c_uint32), ("tag", ctypes.c_uint8 * 8))
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("jited_prog_len", ctypes.c_uint32),
+        ("xlated_prog_len", ctypes.c_uint32),
+        ("jited_prog_insns", ctypes.c_uint64),
+        ("xlated_prog_insns", ctypes.c_uint64),
+        ("load_time", ctypes.c_uint64),
+        ("created_by_uid", ctypes.c_uint32),
+        ("nr_map_ids", ctypes.c_uint32),
+        ("map_ids", ctypes.c_uint64),
+        ("name", ctypes.c_char * 16),
+    )
+
+
+class _ProgAttachOpts(ctypes.Structure):
+    _fields_ = (("sz", ctypes.c_size_t), ("flags", ctypes.c_uint), ("replace_prog_fd", ctypes.c_int))
 
 
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -132,6 +157,12 @@ class Descriptor:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __del__(self) -> None:
         self.close()
@@ -259,13 +290,33 @@ class Program(Descriptor):
         """The program pinned at `path`."""
         return cls(_check(_lib().bpf_obj_get(os.fsencode(path)), "open pinned program", path))
 
+    @classmethod
+    def by_id(cls, number: int) -> Program:
+        """The program with the kernel's number."""
+        return cls(_check(_lib().bpf_prog_get_fd_by_id(ctypes.c_uint32(number)), f"program {number}"))
+
+    @classmethod
+    def load(cls, name: str, instructions: bytes) -> Program:
+        """A new TC program of ready instructions (struct bpf_insn)."""
+        number = ctypes.c_size_t(len(instructions) // 8)
+        fd = _lib().bpf_prog_load(PROG_SCHED_CLS, name.encode(), b"GPL", instructions, number, None)
+        return cls(_check(fd, f"load {name}"))
+
     @property
     def id(self) -> int:
         """The kernel's number of it."""
+        return int(self._info().id)
+
+    @property
+    def name(self) -> str:
+        """Its name, of which the kernel keeps 15 characters."""
+        return bytes(self._info().name).decode(errors="replace")
+
+    def _info(self) -> _ProgInfo:
         info = _ProgInfo()
         size = ctypes.c_uint32(ctypes.sizeof(info))
         _check(_lib().bpf_obj_get_info_by_fd(self.fd, ctypes.byref(info), ctypes.byref(size)), "program info")
-        return int(info.id)
+        return info
 
     def run(self, frame: bytes, *, repeat: int = 1, context: bytes | None = None) -> TestRun:
         """BPF_PROG_TEST_RUN: the program over `frame`, `context` as its struct __sk_buff."""
@@ -344,6 +395,41 @@ class RingBuffer:
         if self._handle:
             _lib().ring_buffer__free(self._handle)
             self._handle = None
+
+
+def tcx_programs(ifindex: int, hook: int) -> list[int]:
+    """Ids of the programs at a tcx hook, in the order they run."""
+    flags, ids, count = ctypes.c_uint32(), (ctypes.c_uint32 * TCX_MOST)(), ctypes.c_uint32(TCX_MOST)
+    result = _lib().bpf_prog_query(ifindex, hook, 0, ctypes.byref(flags), ids, ctypes.byref(count))
+    # Early 6.6 says so of a hook without programs.
+    return ids[: count.value] if _ignore_missing(result, "tcx query") else []
+
+
+@functools.cache
+def tcx_supported() -> bool:
+    """The kernel has tcx: 6.6 and later."""
+    try:
+        tcx_programs(1, TCX_INGRESS)  # the loopback interface, which every network namespace has
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+def tcx_attach(program: Program, ifindex: int, hook: int, replace: Program | None = None) -> None:
+    """Put a program behind those that are there, or atomically in the place of one of them. Without a link: it
+    stays until it is detached or the interface goes.
+    """
+    opts = _ProgAttachOpts(ctypes.sizeof(_ProgAttachOpts))
+    if replace:
+        opts.flags, opts.replace_prog_fd = F_REPLACE, replace.fd
+    _check(_lib().bpf_prog_attach_opts(program.fd, ifindex, hook, ctypes.byref(opts)), "tcx attach")
+
+
+def tcx_detach(program: Program, ifindex: int, hook: int) -> bool:
+    """Take a program off; False if it is not there."""
+    return _ignore_missing(_lib().bpf_prog_detach2(program.fd, ifindex, hook), "tcx detach")
 
 
 def pin(obj: Descriptor, path: Path) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from fastpath.libbpf import TCX_EGRESS, TCX_INGRESS, Program, tcx_attach, tcx_programs
 from tests.lab import Lab, Namespace
 from tests.lab.capture import packets, parse
 from tests.lab.clients import V4
@@ -166,14 +167,38 @@ def network_counter(lab: Lab, namespace: Namespace, name: str) -> int:
     raise AssertionError(name)
 
 
+def tcx(lab: Lab, interface: str) -> list[tuple[str, str, int]]:
+    """(hook, name, id) of every program at tcx, in the order they run."""
+
+    def look() -> list[tuple[str, str, int]]:
+        index = socket.if_nametoindex(interface)
+        hooks = {"ingress": TCX_INGRESS, "egress": TCX_EGRESS}
+        return [
+            (hook, Program.by_id(number).name, number)
+            for hook, kind in hooks.items()
+            for number in tcx_programs(index, kind)
+        ]
+
+    return lab.call(Namespace.GATEWAY, look)
+
+
+def foreign(lab: Lab, interface: str, hook: int, name: str = "foreign") -> None:
+    """Somebody's program at tcx, behind those that are there: it lets all pass."""
+    # r0 = -1; exit
+    program = Program.load(name, bytes.fromhex("b7000000ffffffff 9500000000000000"))
+    lab.call(Namespace.GATEWAY, lambda: tcx_attach(program, socket.if_nametoindex(interface), hook))
+
+
 def program_ids(gateway: Gateway) -> dict[str, list[str]]:
-    """Ids of the programs on every interface, as tc shows them."""
+    """Ids of the programs on every interface, at tcx and as filters."""
     ids = {}
     tap = gateway.settings["tap"]
     for interface in (*gateway.settings["interfaces"], tap, f"{tap}x"):
+        there = tcx(gateway.lab, interface)
         for hook in ("ingress", "egress"):
             shown = gateway.lab.run(Namespace.GATEWAY, ["tc", "filter", "show", "dev", interface, hook]).stdout
-            ids[f"{interface} {hook}"] = re.findall(r" id (\d+)", shown)
+            ids[f"{interface} {hook}"] = [str(number) for at, _, number in there if at == hook]
+            ids[f"{interface} {hook}"] += re.findall(r" id (\d+)", shown)
     assert all(ids[f"{interface} ingress"] for interface in (*gateway.settings["interfaces"], tap, f"{tap}x"))
     return ids
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fastpath.libbpf import TCX_EGRESS, TCX_INGRESS
 from tests.lab import Lab, Namespace
 from tests.lab.clients import V4, V6
 from tests.lab.gateway import FASTPATH, Gateway
@@ -23,6 +24,7 @@ from tests.netns.peers import (
     dial,
     digest,
     eventually,
+    foreign,
     listen,
     mapped,
     pair,
@@ -31,6 +33,7 @@ from tests.netns.peers import (
     remains,
     session_of,
     silent,
+    tcx,
 )
 from tests.netns.probes import attempt, checksum, family, ping, use
 
@@ -411,6 +414,50 @@ def test_refused_at_start(what: str) -> None:
         gateway.write_config()
         assert gateway.command(FASTPATH, "load").returncode == 0
         gateway.close()
+
+
+@pytest.mark.parametrize("hook", ["tcx", "clsact"])
+def test_a_filter_before_ours_is_an_obstacle_at_tcx_alone(hook: str) -> None:
+    """At tcx ours run first."""
+    with Lab() as lab:
+        settings = {"accelerate": True, "hook": hook}
+        gateway = Gateway(lab, ALLOW_ALL, settings=settings, inspector=False)
+        earlier = LATER.replace("50000", "100")
+        assert not lab.run(Namespace.GATEWAY, ["sh", "-c", f"tc qdisc add dev seg1 clsact && {earlier}"]).returncode
+        done = gateway.command(FASTPATH, "load")
+        assert done.returncode == (3 if hook == "tcx" else 0)
+        assert hook == "clsact" or "seg1 has an ingress filter of another at prio 100, behind ours" in done.stderr
+        gateway.close()
+
+
+def test_our_own_filters_are_no_obstacle_to_tcx() -> None:
+    settings = {"accelerate": True, "hook": "clsact"}
+    with Lab() as lab, Gateway(lab, ALLOW_ALL, settings=settings, inspector=False) as gateway:
+        gateway.stop(FASTPATH)
+        gateway.settings["hook"] = "tcx"
+        gateway.write_config()
+        gateway.start_daemon(FASTPATH)
+        assert gateway.status()["accelerate"] == "on"
+
+
+def test_programs_of_others_at_tcx() -> None:
+    """Before ours they meet every packet; behind ours none that is accelerated."""
+    with Lab() as lab:
+        gateway = Gateway(lab, ALLOW_ALL, settings={"accelerate": True}, inspector=False)
+        foreign(lab, "seg0", TCX_INGRESS, "earlier")
+        with gateway:
+            assert gateway.status()["accelerate"] == "on"
+            foreign(lab, "seg1", TCX_EGRESS, "elsewhere")
+            foreign(lab, "seg1", TCX_INGRESS, "later")
+            eventually(lambda: gateway.status()["accelerate"] != "on")
+            number = tcx(lab, "seg1")[1][2]
+            reason = f"seg1 has the tcx program later (id {number}) of another at ingress, behind ours"
+            assert gateway.status()["accelerate"] == f"off ({reason})"
+            gateway.stop(FASTPATH)
+            done = gateway.command(FASTPATH, "load")
+            assert done.returncode == 3
+            assert reason in done.stderr
+        assert [name for _, name, _ in tcx(lab, "seg1")] == ["later", "elsewhere"]
 
 
 @pytest.mark.parametrize("what", ["xfrm", "filter", "master"])

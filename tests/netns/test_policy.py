@@ -360,10 +360,10 @@ def test_a_setting_that_needs_a_restart_is_refused(gateway: Gateway) -> None:
     said = len(gateway.log(FASTPATH).read_text())
     settings = dict(gateway.settings)
     try:
-        gateway.settings |= {"prio": 12}
+        gateway.settings |= {"prio": 12, "hook": "clsact"}
         gateway.write_config()
         gateway.children[FASTPATH].send_signal(1)
-        eventually(lambda: "needs a restart to change prio" in gateway.log(FASTPATH).read_text()[said:])
+        eventually(lambda: "needs a restart to change hook, prio" in gateway.log(FASTPATH).read_text()[said:])
         assert gateway.status()["policy"]["revision"] == before
     finally:
         gateway.settings = settings

@@ -44,8 +44,8 @@ def uncommented(text: str) -> str:
 
 
 KNOWN = {
-    "rules", "run_dir", "pin_root", "tap", "prio", "mark", "sessions", "timeouts", "failsafe", "exceptions",
-    "inspector", "records", "listen", "log_level", "accelerate",
+    "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe",
+    "exceptions", "inspector", "records", "listen", "log_level", "accelerate",
 }  # fmt: skip
 
 
@@ -81,12 +81,12 @@ def test_everything_set(tmp_path: Path) -> None:
         "sessions: {capacity: 4096, kind: hash, sweep: 0.5}\ntimeouts: {syn: 5, udp: 7.5}\nfailsafe: [22, 443]\n"
         "exceptions: {midstream: deny, fragment: allow}\ninspector: {timeout: 2, max_flows: 100}\n"
         "records: {path: log.jsonl, max_bytes: 4096, keep: 0}\nlisten: {slowpath: '[::1]:9000'}\nlog_level: debug\n"
-        "accelerate: true\n",
+        "accelerate: true\nhook: clsact\n",
     )
     assert (config.rules, config.run_dir) == (tmp_path / "other", tmp_path / "run")
     assert config.pin_root == Path("/sys/fs/bpf/x")
     assert config.tap_names == ("mytap", "mytapx")
-    assert (config.prio, config.mark) == (7, Mark(0x10, 0x30))
+    assert (config.hook, config.prio, config.mark) == ("clsact", 7, Mark(0x10, 0x30))
     assert (config.capacity, config.table, config.sweep) == (4096, "hash", 0.5)
     assert config.timeouts == dict(TIMEOUTS) | {"syn": 5, "udp": 7.5}
     assert config.failsafe == (22, 443)
@@ -117,6 +117,7 @@ def test_taps_of_different_pin_roots_differ(tmp_path: Path) -> None:
         ("interfaces: [eth0, eth1, ..]", 1, "interfaces[2]", "is no name of an interface"),
         ("interfaces: [eth0, t0x]\ntap: t0", 1, "interfaces", "t0x is the tap's name"),
         ("tap: exactly-fifteen", 3, "tap", "longer than 14 characters"),
+        ("hook: xdp", 3, "hook", "'xdp' is not one of auto, tcx, clsact"),
         ("prio: 0", 3, "prio", "0 is not within 1..65535"),
         ("prio: first", 3, "prio", "expected a whole number"),
         ("mark: {value: 3, mask: 2}", 3, "mark", "value 0x3 has bits outside mask 0x2"),
