@@ -8,6 +8,7 @@ is what a ratio means on this machine at this hour.
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 
@@ -17,6 +18,7 @@ from bench.programs import peers
 from bench.results import HIGHER, LOWER, Result
 from bench.rounds import interleaved
 from bench.traffic import Ends
+from fastpath.libbpf import TCX_INGRESS, tcx_attach
 from tests.lab.namespaces import Lab, LabError, Namespace
 
 INTERFACES = ("seg0", "seg1")
@@ -40,14 +42,14 @@ def plain(_lab: Lab) -> Iterator[None]:
 
 @contextlib.contextmanager
 def minimal(lab: Lab) -> Iterator[None]:
-    """minimal.c at the ingress of both segments."""
+    """minimal.c at the ingress of both segments, at the same hook as the gateway."""
     with peers() as programs:
-        for interface in INTERFACES:
-            inside(lab, "tc", "qdisc", "add", "dev", interface, "clsact")
-            pin = str(programs.root / "minimal")
-            inside(
-                lab, "tc", "filter", "add", "dev", interface, "ingress", "bpf", "direct-action", "object-pinned", pin
-            )
+
+        def attach() -> None:
+            for interface in INTERFACES:
+                tcx_attach(programs.minimal, socket.if_nametoindex(interface), TCX_INGRESS)
+
+        lab.call(Namespace.GATEWAY, attach)
         yield
 
 

@@ -77,8 +77,8 @@ class Pins:
 
     @property
     def loaded(self) -> bool:
-        """Everything is there."""
-        return self.directory.is_dir() and (self.base / SESSIONS).exists()
+        """Everything is there, with a session table of the shape that is meant."""
+        return self.directory.is_dir() and self._sessions_fit()
 
     def program(self, name: str) -> Program:
         """Open a program."""
@@ -94,7 +94,7 @@ class Pins:
         """
         if header_digest() != abi.ABI_HASH:
             raise LoadError(f"{ABI_HEADER}: is not what fastpath/abi.py was made from (make abi)")
-        if self.loaded and self._sessions_fit():
+        if self.loaded:
             return False
         ensure_bpffs(self.root)
         self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
