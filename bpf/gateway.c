@@ -233,6 +233,9 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		reason = judge_first(skb, p, cfg, hook, error, &walk, &flags);
 		if (reason)
 			return drop(reason, monitor);
+		/* Out to memory and back: what follows is verified once, not once for each way here. */
+		*(volatile struct ms_walk *)&room->judged = walk;
+		walk = *(volatile struct ms_walk *)&room->judged;
 		int allow = word_verdict(walk.word) == MS_VERDICT_ALLOW;
 		int denied = word_verdict(walk.word) == MS_VERDICT_DENY;
 		/* What a rule denies is not a loss of the full table. */

@@ -20,6 +20,12 @@
 #ifndef MS_MAPS_H
 #define MS_MAPS_H
 
+struct ms_walk {
+	__u64 word;
+	__u32 hash;
+	__u32 flags; /* enum ms_rule_flag */
+};
+
 struct ms_counters {
 	__u64 stats[MS_STAT_MAX];
 	__u64 drops[MS_REASON_MAX + 1];
@@ -44,6 +50,7 @@ struct ms_walk_state {
  * behind a position it has bounded by MS_SCAN_BYTES. */
 struct ms_scratch {
 	struct ms_walk_state walk;
+	struct ms_walk judged;
 	struct ms_packet packet;
 	struct ms_tcp_options options; /* of the packet, where it opens or closes */
 	__u32 matches;

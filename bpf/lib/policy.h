@@ -12,12 +12,6 @@
 #ifndef MS_POLICY_H
 #define MS_POLICY_H
 
-struct ms_walk {
-	__u64 word;
-	__u32 hash;
-	__u32 flags; /* enum ms_rule_flag */
-};
-
 #define MS_PORT_TCP 0
 #define MS_PORT_UDP 65536
 #define MS_PORT_OTHER 131072
