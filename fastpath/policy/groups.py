@@ -203,7 +203,7 @@ def _without(ranges: Sequence[Range], holes: Sequence[Range]) -> list[Range]:
 
 
 def _networks(ranges: Iterable[Range]) -> Iterator[Network]:
-    """The fewest networks, IPv4 first. What is left of an IPv6 network can be ::ffff:0:0/96: it holds no IPv6 address."""
+    """The fewest networks, IPv4 first, but ::ffff:0:0/96, which can be left of an IPv6 network: it is nobody's."""
     for low, high in ranges:
         if low < _IPV6:
             yield from ipaddress.summarize_address_range(ipaddress.IPv4Address(low), ipaddress.IPv4Address(high))

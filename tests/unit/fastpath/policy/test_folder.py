@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from fastpath import document
+from fastpath.cli.main import main
+from fastpath.config import load_config
 from fastpath.document import InvalidDocumentError, Problems
+from fastpath.gateway import Gateway
 from fastpath.policy import folder as folder_module
 from fastpath.policy.compile import compile_policy
 from fastpath.policy.model import Policy
@@ -193,3 +196,31 @@ def test_bombs(tmp_path: Path, text: str, expected: str) -> None:
     found = problems(write(tmp_path, a=text, b="rules: [{id: r, to: nowhere, action: deny}]"))
     assert found[0].startswith(expected)
     assert len(found) < 100
+
+
+def gateway_file(folder: Path) -> Path:
+    (folder / "policy.d").mkdir()
+    file = folder / "gateway.yaml"
+    file.write_text("interfaces: [seg0, seg1]\npolicy: policy.d\n")
+    return file
+
+
+def test_config_check_takes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = gateway_file(tmp_path)
+    write(tmp_path / "policy.d", a="rules: [{id: a, to: g, action: deny}]", b="groups: {g: 10.0.0.1}")
+    assert main(["config", "check", "--config", str(file)]) == 0
+    assert capsys.readouterr().out.startswith(f"{file}: ok; {tmp_path}/policy.d: 1 rules, 5 prefixes")
+    write(tmp_path / "policy.d", b="groups: {g: 10.0.0.1/8}", c="rules: [{id: a, action: deny}]")
+    assert main(["config", "check", "--config", str(file)]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [f"{tmp_path}/policy.d/{name}.yaml:1" for name in "bc"]
+
+
+def test_a_reload_of_a_broken_folder_changes_nothing(tmp_path: Path) -> None:
+    file = gateway_file(tmp_path)
+    write(tmp_path / "policy.d", a="rules: [{id: a, to: g, action: deny}]", b="groups: {g: h}")
+    gateway = Gateway(before := load_config(file))
+    # It was never started: whatever the reload touched would raise something else.
+    with pytest.raises(InvalidDocumentError, match="there is no group 'h'"):
+        gateway.reload(load_config(file))
+    assert gateway.config is before
