@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import os
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +31,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 # enough that a wrong path (a capture, a device) cannot fill memory.
 MAX_BYTES = 64 * 1024 * 1024
 MAX_ALIASES = 1000
+# Of a file that somebody writes to meanwhile.
+MAX_READS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +283,27 @@ def compose(text: str, file: str, problems: Problems) -> Node | None:
     return Node(root, file, "", problems)
 
 
+def stamp(status: os.stat_result) -> tuple[int, ...]:
+    """Differs when a file was replaced or written to; () for what is no regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def read_text(path: Path, problems: Problems) -> str | None:
-    """Text of a file, or None after reporting why it cannot be read."""
+    """Text of a file as it was at one time, or None after reporting why it cannot be read."""
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
+        for _ in range(MAX_READS):
+            with path.open("rb") as stream:
+                before = stamp(os.fstat(stream.fileno()))
+                raw = stream.read(MAX_BYTES + 1)
+                after = stamp(os.fstat(stream.fileno()))
+            if before == after:
+                break
+        else:
+            message = f"changed each of {MAX_READS} times while it was read"
+            problems.found.append(Problem(str(path), 0, "", message))
+            return None
         if len(raw) > MAX_BYTES:
             problems.found.append(Problem(str(path), 0, "", f"larger than {MAX_BYTES} bytes"))
             return None

@@ -231,7 +231,7 @@ def _port_sets(policy: Policy) -> list[tuple[int, int, int]]:
         for l4 in protocols or PORT_BASE:
             if l4 in PORT_BASE:
                 base = PORT_BASE[l4]
-                spans += [(base + low, base + high + 1) for low, high in merged(rule.ports or [(0, 65535)])]
+                spans += [(base + low, base + high + 1) for low, high in merged(rule.ports_of(l4))]
             else:
                 spans.append((PORT_OTHER + l4, PORT_OTHER + l4 + 1))
         if not protocols:
@@ -291,7 +291,7 @@ def _refuse(policy: Policy, crowd: int) -> None:
         f"meet for one source, destination and port over {over}; the kernel's walk holds {MAX_CANDIDATES}, "
         f"and {rule.id!r} is the next"
     )
-    raise PolicyTooLargeError([Problem(policy.file, rule.line, "rules", message)])
+    raise PolicyTooLargeError([Problem(rule.file or policy.file, rule.line, "rules", message)])
 
 
 def _summary(rules: int) -> int:

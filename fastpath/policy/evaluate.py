@@ -74,7 +74,7 @@ def matches(
         _within(source, rule.sources)
         and _within(destination, rule.destinations)
         and (not rule.protocols or l4 in rule.protocols)
-        and (not rule.ports or (l4 in {TCP, UDP} and any(low <= dport <= high for low, high in rule.ports)))
+        and (l4 not in {TCP, UDP} or any(low <= dport <= high for low, high in rule.ports_of(l4)))
     )
 
 

@@ -91,9 +91,10 @@ class RuleFileUse:
 class Rule:
     """One rule. An empty tuple means "any"; conditions of different fields must all hold.
 
-    `ports` are destination ports, inclusive ranges, and only stand beside TCP and UDP in `protocols`
-    (IP protocol numbers); `apps` is a mask of ``1 << Protocol``. Networks are without host bits, and
-    none lies within ::ffff:0:0/96. `line` is its place in the file, 1-based, 0 = unknown.
+    `protocols` are IP protocol numbers; `ports` are destination ports of TCP and UDP, inclusive ranges, and do not
+    concern the others; `udp_ports` are UDP's where they differ from TCP's. `apps` is a mask of ``1 << Protocol``.
+    Networks are without host bits, and none lies within ::ffff:0:0/96. `line` of `file` is its place, 1-based,
+    0 = unknown.
     """
 
     id: str
@@ -102,6 +103,7 @@ class Rule:
     destinations: tuple[Network, ...] = ()
     protocols: tuple[int, ...] = ()
     ports: tuple[tuple[int, int], ...] = ()
+    udp_ports: tuple[tuple[int, int], ...] | None = None
     apps: int = ANY_APP
     rule_files: tuple[RuleFileUse, ...] = ()
     reset: bool = False
@@ -111,6 +113,12 @@ class Rule:
     priority: int = DEFAULT_PRIORITY
     description: str = ""
     line: int = 0
+    file: str = ""
+
+    def ports_of(self, l4: int) -> tuple[tuple[int, int], ...]:
+        """Destination ports over TCP or UDP, inclusive ranges; all of them where the rule names none."""
+        ports = self.udp_ports if l4 == UDP and self.udp_ports is not None else self.ports
+        return ports or ((0, 65535),)
 
     @property
     def identify(self) -> bool:
@@ -142,7 +150,7 @@ class Rule:
             sorted(map(str, self.sources)),
             sorted(map(str, self.destinations)),
             sorted(set(self.protocols)),
-            merged(self.ports),
+            merged(self.ports) if self.udp_ports is None else (merged(self.ports), merged(self.udp_ports)),
             self.apps,
             int(self.action),
             self.flags,
@@ -169,7 +177,9 @@ class Default:
 
 @dataclass(frozen=True)
 class Policy:
-    """Rules, the first to match first. Given in any order; equal priorities keep the order given."""
+    """Rules, the first to match first. Given in any order; equal priorities keep the order given.
+    `file` may be a folder of files.
+    """
 
     rules: tuple[Rule, ...] = ()
     default: Default = Default()

@@ -1,4 +1,4 @@
-"""Policy files: YAML to `Policy`, all problems at once, each with its place.
+"""A policy file, or a folder of them: YAML to `Policy`, all problems at once, each with its place.
 
 configs/policy.yaml shows every field. What is not known here is refused, never ignored.
 """
@@ -6,14 +6,15 @@ configs/policy.yaml shows every field. What is not known here is refused, never 
 from __future__ import annotations
 
 import enum
-import ipaddress
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from fastpath.abi import Action, Protocol
-from fastpath.document import Network, Node, load
+from fastpath.document import Node, Problems
+from fastpath.policy.fields import Fields, place
+from fastpath.policy.folder import read_documents
+from fastpath.policy.groups import MAX_NETWORKS, Groups
 from fastpath.policy.model import (
     ANY_APP,
     DEFAULT_ID,
@@ -30,20 +31,16 @@ from fastpath.policy.model import (
     Rule,
     RuleFileUse,
     all_protocols,
-    is_mapped,
 )
-
-T = TypeVar("T")
+from fastpath.policy.services import Services, Traffic, carry_ports, protocols_and_ports, traffic
 
 # Digest of a rule file's contents by its name, None when there is no such file.
 RuleHash = Callable[[str], str | None]
 
-_CIDR = re.compile(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?")
-_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
-_NUMBER = re.compile(r"[0-9]{1,3}")
+_DOCUMENT = ("default", "mode", "groups", "services", "rules")
 _ATTRIBUTES = ("deny_with", "log", "mode")
 _OPTIONAL = (
-    *("description", "priority", "from", "to", "proto", "ports", "app", "rules", "on_inspector_down"),
+    *("description", "priority", "from", "to", "service", "proto", "ports", "app", "rules", "on_inspector_down"),
     *_ATTRIBUTES,
 )
 
@@ -58,56 +55,80 @@ class _DenyWith(enum.Enum):
     DROP = enum.auto()
 
 
-class _Fields:
-    """Fields of a mapping; a broken one is reported and counts as absent, so that the others are read too."""
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all rules of a policy are read with."""
 
-    def __init__(self, fields: dict[str, Node]) -> None:
-        self._fields = fields
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._fields
-
-    def report(self, name: str, message: str) -> None:
-        self._fields[name].report(message)
-
-    def one(self, name: str, read: Callable[[Node], T], absent: T) -> T:
-        value = self._fields[name].attempt(read) if name in self._fields else None
-        return absent if value is None else value
-
-    def some(self, name: str, read: Callable[[Node], T]) -> tuple[T, ...]:
-        """Values of a list, or of a single value; () when absent. An empty list would read as "any" or as "none"."""
-        if name not in self._fields:
-            return ()
-        node = self._fields[name]
-        if node.is_sequence and not node.items():
-            node.report("the list is empty: leave the field out")
-        return tuple(node.collect(read))
+    groups: Groups
+    services: Services
+    monitor: bool
+    rule_hash: RuleHash
 
 
 def load_policy(path: Path, rule_hash: RuleHash) -> Policy:
-    """Read a policy file. InvalidDocumentError has all its problems, with their places."""
-    return load(path, lambda root: read_policy(root, rule_hash))
+    """Read a policy's file or folder. InvalidDocumentError has all its problems, with their places."""
+    problems = Problems()
+    documents = read_documents(path, problems)
+    roots = [root for root in documents if root is not None]
+    policy = _policy(roots, str(path), rule_hash, complete=len(roots) == len(documents))
+    problems.raise_if_any()
+    return policy
 
 
 def read_policy(root: Node, rule_hash: RuleHash) -> Policy:
-    """The policy of a document's root; problems are reported to it."""
-    fields = _Fields(nodes := root.mapping(required=("rules",), optional=("default", "mode")))
-    monitor = _monitor(fields, absent=False)
-    default = fields.one("default", lambda node: _default(node, monitor), Default(monitor=monitor))
-    items = nodes["rules"].items()
-    if len(items) > MAX_RULES:
-        nodes["rules"].report(f"{len(items)} rules; the kernel's tables hold {MAX_RULES}")
-    rules: list[Rule] = []
-    lines: dict[str, int] = {}
-    for item in items:
-        rule = item.attempt(lambda node: _rule(node, monitor, rule_hash))
-        if rule is None:
-            continue
-        if rule.id in lines:
-            item.report(f"id {rule.id!r} is used in line {lines[rule.id]} already")
-        lines.setdefault(rule.id, rule.line)
-        rules.append(rule)
-    return Policy(tuple(rules), default, root.file)
+    """The policy of a single document's root; problems are reported to it."""
+    return _policy([root], root.file, rule_hash, complete=True)
+
+
+def _policy(roots: Sequence[Node], file: str, rule_hash: RuleHash, *, complete: bool) -> Policy:
+    """Of all documents together; `complete`: none is missing here that could define a name."""
+    attempts = [root.attempt(lambda root: root.mapping(optional=_DOCUMENT)) for root in roots]
+    files = [fields for fields in attempts if fields is not None]
+    complete = complete and len(files) == len(roots)
+    top = Fields({name: node for name in ("default", "mode") for node in _only(files, name)})
+    monitor = _monitor(top, absent=False)
+    default = top.one("default", lambda node: _default(node, monitor), Default(monitor=monitor))
+    shared = _Shared(
+        Groups([fields["groups"] for fields in files if "groups" in fields], complete=complete),
+        Services([fields["services"] for fields in files if "services" in fields], complete=complete),
+        monitor,
+        rule_hash,
+    )
+    lists = [fields["rules"] for fields in files if "rules" in fields]
+    if complete and roots and not lists:
+        roots[0].report("missing rules")
+    return Policy(tuple(_rules(lists, shared)), default, file)
+
+
+def _only(files: Sequence[dict[str, Node]], name: str) -> list[Node]:
+    """The first of the fields of that name; others are reported."""
+    nodes = [fields[name] for fields in files if name in fields]
+    for node in nodes[1:]:
+        node.report(f"is given in {place(nodes[0], seen_from=node)} already")
+    return nodes[:1]
+
+
+def _rules(lists: Sequence[Node], shared: _Shared) -> Iterator[Rule]:
+    first: dict[str, Node] = {}
+    count = networks = 0
+    for node in lists:
+        items = node.attempt(Node.items) or []
+        count += len(items)
+        if count > MAX_RULES:
+            node.report(f"{count} rules; the kernel's tables hold {MAX_RULES}")
+            return
+        for item in items:
+            rule = item.attempt(lambda node: _rule(node, shared))
+            if rule is None:
+                continue
+            if rule.id in first:
+                item.report(f"id {rule.id!r} is used in {place(first[rule.id], seen_from=item)} already")
+            first.setdefault(rule.id, item)
+            networks += len(rule.sources) + len(rule.destinations)
+            if networks > MAX_NETWORKS:
+                item.report(f"the rules up to here come to more than {MAX_NETWORKS} prefixes in `from` and `to`")
+                return
+            yield rule
 
 
 def _default(node: Node, monitor: bool) -> Default:
@@ -116,7 +137,7 @@ def _default(node: Node, monitor: bool) -> Default:
 
     if not node.is_mapping:
         return Default(action(node), monitor=monitor)
-    fields = _Fields(node.mapping(optional=("action", *_ATTRIBUTES)))
+    fields = Fields(node.mapping(optional=("action", *_ATTRIBUTES)))
     return Default(
         action=fields.one("action", action, Action.DENY),
         # Silence by default: an answer to a scan is a map of the network.
@@ -126,29 +147,27 @@ def _default(node: Node, monitor: bool) -> Default:
     )
 
 
-def _rule(node: Node, monitor: bool, rule_hash: RuleHash) -> Rule:
-    fields = _Fields(nodes := node.mapping(required=("id", "action"), optional=_OPTIONAL))
+def _rule(node: Node, shared: _Shared) -> Rule:
+    fields = Fields(nodes := node.mapping(required=("id", "action"), optional=_OPTIONAL))
     rule_id = fields.one("id", _id, "")
     action = nodes["action"].choice(Action)
-    protocols = fields.some("proto", _proto)
-    ports = fields.some("ports", _ports)
+    over = _traffic(fields, shared.services)
+    protocols = over.protocols
     apps = fields.some("app", _app)
-    sources = fields.some("from", _network)
-    destinations = fields.some("to", _network)
+    sources = shared.groups.networks(fields.some("from", shared.groups.member))
+    destinations = shared.groups.networks(fields.some("to", shared.groups.member))
     if sources and destinations and not {n.version for n in sources} & {n.version for n in destinations}:
         fields.report("to", "never matches: `from` and `to` have no address family in common")
     may_be_tcp = not protocols or TCP in protocols
-    carry_ports = bool(protocols) and not set(protocols) - {TCP, UDP}
-    # A broken `proto` was reported already; what hangs on it would only repeat that.
-    if protocols or "proto" not in fields:
-        if "ports" in fields and not carry_ports:
-            fields.report("ports", "needs `proto: tcp`, `udp` or both, and no other")
-        if "app" in fields and not carry_ports:
+    named = "service" if "service" in fields else "proto"
+    # A broken `proto` or `service` was reported already; what hangs on it would only repeat that.
+    if protocols or named not in fields:
+        if "app" in fields and not carry_ports(protocols):
             fields.report("app", "needs `proto: tcp`, `udp` or both, and no other")
-        if apps and carry_ports:
+        if apps and carry_ports(protocols):
             _check_carried(fields, protocols, apps)
         if action == Action.INSPECT and protocols and not set(protocols) & {TCP, UDP}:
-            fields.report("proto", "only tcp and udp can be inspected")
+            fields.report(named, "only tcp and udp can be inspected")
     with_ = fields.one("deny_with", lambda value: value.choice(_DenyWith), None)
     if with_ == _DenyWith.RESET and not may_be_tcp:
         fields.report("deny_with", "only tcp can be reset")
@@ -160,13 +179,14 @@ def _rule(node: Node, monitor: bool, rule_hash: RuleHash) -> Rule:
         sources=sources,
         destinations=destinations,
         protocols=protocols,
-        ports=ports,
+        ports=over.ports,
+        udp_ports=over.udp_ports,
         apps=sum({1 << app for app in apps}) if apps else ANY_APP,
-        rule_files=fields.some("rules", lambda value: _rule_file(value, rule_hash)),
+        rule_files=fields.some("rules", lambda value: _rule_file(value, shared.rule_hash)),
         # Also of an allow rule: an exception may deny its flows.
         reset=may_be_tcp and with_ != _DenyWith.DROP,
         log=_log(fields),
-        monitor=_monitor(fields, absent=monitor),
+        monitor=_monitor(fields, absent=shared.monitor),
         down_allow=fields.one(
             "on_inspector_down",
             lambda value: value.choice(Action, allowed=(Action.ALLOW, Action.DENY)),
@@ -176,14 +196,24 @@ def _rule(node: Node, monitor: bool, rule_hash: RuleHash) -> Rule:
         priority=fields.one("priority", lambda value: value.integer(0, MAX_PRIORITY), DEFAULT_PRIORITY),
         description=fields.one("description", lambda value: value.text(), ""),
         line=node.line,
+        file=node.file,
     )
 
 
-def _log(fields: _Fields) -> Log:
+def _traffic(fields: Fields, services: Services) -> Traffic:
+    if "service" not in fields:
+        product = protocols_and_ports(fields)
+        return Traffic(product.protocols, product.ports)
+    if "proto" in fields or "ports" in fields:
+        fields.report("service", "stands in place of `proto` and `ports`: write it or them")
+    return traffic(product for products in fields.some("service", services.products) for product in products)
+
+
+def _log(fields: Fields) -> Log:
     return fields.one("log", lambda node: node.choice(Log), Log.DENY)
 
 
-def _monitor(fields: _Fields, *, absent: bool) -> bool:
+def _monitor(fields: Fields, *, absent: bool) -> bool:
     mode = fields.one("mode", lambda node: node.choice(_Mode), None)
     return absent if mode is None else mode == _Mode.MONITOR
 
@@ -197,49 +227,6 @@ def _id(node: Node) -> str:
     return value
 
 
-def _network(node: Node) -> Network:
-    text = node.text(max_length=64)
-    try:
-        # Netmasks and zones are also accepted by `ipaddress`: 10.0.0.0/0.0.0.255, fe80::%eth0.
-        if not _CIDR.fullmatch(text):
-            raise ValueError
-        interface = ipaddress.ip_interface(text)
-    except ValueError:
-        raise node.fail(f"{text!r} is not an IPv4 or IPv6 address or prefix, like 10.1.0.0/16 or fd00::/8") from None
-    network = interface.network
-    if isinstance(network, ipaddress.IPv6Network) and is_mapped(network):
-        address = ipaddress.IPv4Address(int(interface.ip) & 0xFFFFFFFF)
-        raise node.fail(
-            f"{text} is an IPv4-mapped address; write the IPv4 address: "
-            f"{ipaddress.ip_network((address, network.prefixlen - 96), strict=False)}"
-        )
-    if network.network_address != interface.ip:
-        raise node.fail(f"{text} has host bits set; write {network}, or {interface.ip} for the one address")
-    return network
-
-
-def _proto(node: Node) -> int:
-    text = node.text(max_length=64)
-    if text in PROTOCOL_NUMBERS:
-        return PROTOCOL_NUMBERS[text]
-    if not _NUMBER.fullmatch(text) or int(text) > 255:
-        raise node.fail(f"{text!r} is not one of {', '.join(PROTOCOL_NUMBERS)} or a number within 0..255")
-    return int(text)
-
-
-def _ports(node: Node) -> tuple[int, int]:
-    text = node.text(max_length=64)
-    match = _PORTS.fullmatch(text)
-    if not match:
-        raise node.fail(f"{text!r} is not a port or a range of ports, like 80 or 8080-8090")
-    low, high = int(match[1]), int(match[2] or match[1])
-    if max(low, high) > 65535:
-        raise node.fail(f"port {max(low, high)} is not within 0..65535")
-    if low > high:
-        raise node.fail(f"the range is upside down; write {high}-{low}")
-    return low, high
-
-
 def _app(node: Node) -> Protocol:
     app = node.choice(Protocol, allowed=(p for p in Protocol if p not in {Protocol.NONE, Protocol.ICMP, Protocol.MAX}))
     if app not in RECOGNISED:
@@ -248,7 +235,7 @@ def _app(node: Node) -> Protocol:
     return app
 
 
-def _check_carried(fields: _Fields, protocols: tuple[int, ...], apps: tuple[Protocol, ...]) -> None:
+def _check_carried(fields: Fields, protocols: tuple[int, ...], apps: tuple[Protocol, ...]) -> None:
     names = {number: name for name, number in PROTOCOL_NUMBERS.items()}
     idle = [number for number in sorted(set(protocols)) if not any(all_protocols(number) >> app & 1 for app in apps)]
     if idle:

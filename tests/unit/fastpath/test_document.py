@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from fastpath import document
-from fastpath.document import InvalidDocumentError, Node, load
+from fastpath.document import InvalidDocumentError, Node, Problems, load, read_text
 
 
 class Fruit(enum.IntEnum):
@@ -198,3 +199,33 @@ def test_unreadable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(InvalidDocumentError) as caught:
             load(path, lambda node: node)
         assert str(caught.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(("changes", "message"), [(2, None), (99, "changed each of 5 times while it was read")])
+def test_a_file_is_read_as_it_was_at_one_time(
+    path: Path, changes: int, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text("x: 0")
+    looks = 0
+
+    def fstat(number: int) -> os.stat_result:
+        nonlocal looks
+        looks += 1
+        # The first look is before the reading, the next behind it, and so on.
+        if looks % 2 == 0 and looks // 2 <= changes:
+            path.write_text(f"x: {'1' * looks}")
+        return os.stat(number)
+
+    monkeypatch.setattr(document.os, "fstat", fstat)
+    problems = Problems()
+    text = read_text(path, problems)
+    assert text == (None if message else "x: 1111")
+    assert [problem.message for problem in problems.found] == ([message] if message else [])
+
+
+def test_what_is_no_regular_file_is_read_once() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"x: 1")
+    os.close(writer)
+    assert read_text(Path(f"/dev/fd/{reader}"), Problems()) == "x: 1"
+    os.close(reader)

@@ -83,7 +83,8 @@ masks = st.lists(st.sampled_from(APPS), min_size=1, max_size=3, unique=True).map
 @st.composite
 def rules(draw: st.DrawFn) -> Rule:
     over_ports = draw(st.booleans())
-    carriers = st.sampled_from([(TCP,), (UDP,), (TCP, UDP)])
+    # With ports for some of its protocols only: what a list of services comes to.
+    carriers = st.sampled_from([(TCP,), (UDP,), (TCP, UDP), (ICMP, TCP), (UDP, 47, TCP)])
     return Rule(
         "r",
         draw(st.sampled_from(Action)),
@@ -91,6 +92,7 @@ def rules(draw: st.DrawFn) -> Rule:
         destinations=draw(networks),
         protocols=draw(carriers if over_ports else st.sampled_from([(), (TCP,), (ICMP,), (47, UDP), (0, 255)])),
         ports=draw(st.lists(ranges, max_size=3).map(tuple)) if over_ports else (),
+        udp_ports=draw(st.none() | st.lists(ranges, max_size=3).map(tuple)) if over_ports else None,
         apps=draw(masks) if over_ports and draw(st.booleans()) else ANY_APP,
         rule_files=FILES if draw(st.booleans()) else (),
         reset=draw(st.booleans()),

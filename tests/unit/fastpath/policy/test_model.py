@@ -41,7 +41,7 @@ def test_rules_stand_in_priority_order_and_ties_keep_theirs() -> None:
     [
         replace(RULE, id="other"),
         replace(RULE, priority=1),
-        replace(RULE, description="text", line=17),
+        replace(RULE, description="text", line=17, file="other.yaml"),
         replace(RULE, sources=RULE.sources[::-1], protocols=(UDP, TCP, UDP)),
         replace(RULE, ports=((443, 443), (80, 80), (80, 80))),
     ],
@@ -58,6 +58,8 @@ def test_hash_is_of_the_meaning_alone(other: Rule) -> None:
         replace(RULE, sources=RULE.destinations, destinations=RULE.sources),
         replace(RULE, protocols=(TCP,)),
         replace(RULE, ports=((80, 443),)),
+        replace(RULE, udp_ports=((53, 53),)),
+        replace(RULE, udp_ports=()),
         replace(RULE, apps=ANY_APP),
         replace(RULE, rule_files=RULE.rule_files[:1]),
         replace(RULE, rule_files=RULE.rule_files[::-1]),
@@ -108,3 +110,12 @@ def test_what_an_ip_protocol_can_carry() -> None:
 def test_merged() -> None:
     assert merged([(5, 9), (1, 3), (4, 4), (20, 30), (25, 26), (32, 32)]) == [(1, 9), (20, 30), (32, 32)]
     assert merged([]) == []
+
+
+def test_ports_of_a_protocol() -> None:
+    everywhere = ((0, 65535),)
+    assert (RULE.ports_of(TCP), RULE.ports_of(UDP)) == (RULE.ports, RULE.ports)
+    dns = replace(RULE, udp_ports=((53, 53),))
+    assert (dns.ports_of(TCP), dns.ports_of(UDP)) == (RULE.ports, ((53, 53),))
+    assert replace(RULE, udp_ports=()).ports_of(UDP) == everywhere
+    assert Rule("any", Action.ALLOW).ports_of(TCP) == everywhere

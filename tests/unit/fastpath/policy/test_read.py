@@ -4,25 +4,10 @@ from pathlib import Path
 import pytest
 
 from fastpath.abi import Action, Protocol
-from fastpath.document import InvalidDocumentError, Problems, compose
-from fastpath.policy.model import ANY_APP, MAX_RULES, TCP, UDP, Default, Log, Policy, Rule, RuleFileUse
-from fastpath.policy.read import load_policy, read_policy
-
-DIGESTS = {"web": "abc", "greeter": "def"}
-
-
-def read(text: str) -> tuple[Policy | None, list[str]]:
-    problems = Problems()
-    root = compose(text, "p.yaml", problems)
-    policy = root.attempt(lambda node: read_policy(node, DIGESTS.get)) if root else None
-    return policy, [str(problem) for problem in problems.found]
-
-
-def policy_of(text: str) -> Policy:
-    policy, problems = read(text)
-    assert not problems
-    assert policy is not None
-    return policy
+from fastpath.document import InvalidDocumentError
+from fastpath.policy.model import ANY_APP, MAX_RULES, TCP, UDP, Default, Log, Rule, RuleFileUse
+from fastpath.policy.read import load_policy
+from tests.unit.fastpath.policy import DIGESTS, policy_of, read
 
 
 def rule_of(fields: str) -> Rule:
@@ -76,15 +61,16 @@ rules:
             priority=5,
             description="two families",
             line=6,
+            file="p.yaml",
         ),
-        Rule(id="second", action=Action.DENY, reset=True, line=4),
+        Rule(id="second", action=Action.DENY, reset=True, line=4, file="p.yaml"),
     )
 
 
 def test_defaults() -> None:
     policy = policy_of("rules: [{id: r, action: allow}]")
     assert policy.default == Default(Action.DENY, reset=False, log=Log.DENY, monitor=False)
-    assert policy.rules == (Rule("r", Action.ALLOW, reset=True, line=1),)
+    assert policy.rules == (Rule("r", Action.ALLOW, reset=True, line=1, file="p.yaml"),)
     assert policy.rules[0].apps == ANY_APP
     assert policy.rules[0].priority == 1000
     assert policy_of("{default: allow, rules: []}").default.action == Action.ALLOW
@@ -132,7 +118,7 @@ def test_tcp_is_reset_unless_told_otherwise(fields: str, reset: bool) -> None:
         ("action: allow, to: 10.0.0.0/255.0.0.0", "to: '10.0.0.0/255.0.0.0' is not an IPv4 or IPv6 address or prefix"),
         ("action: allow, to: fe80::%eth0/64", "to: 'fe80::%eth0/64' is not an IPv4 or IPv6 address or prefix"),
         ("action: allow, to: 10.0.0.0/33", "to: '10.0.0.0/33' is not"),
-        ("action: allow, to: server", "to: 'server' is not"),
+        ("action: allow, to: server", "to: there is no group 'server', and it is no address"),
         ("action: allow, to: 10", "to: '10' is not"),
         ("action: allow, to: {cidr: 10.0.0.0/8}", "to: expected text"),
         ("action: allow, to: ", "to: expected text"),
@@ -183,7 +169,7 @@ def test_problems_of_a_rule(fields: str, expected: str) -> None:
     [
         ("default: deny", ["p.yaml:1: missing rules"]),
         ("rules: {}", ["p.yaml:1: rules: expected a list"]),
-        ("{rules: [], groups: {}}", ["p.yaml:1: unknown field 'groups'; known here: default, mode, rules"]),
+        ("{rules: [], zones: {}}", ["p.yaml:1: unknown field 'zones'; known here: default, groups, mode, rules, serv"]),
         ("{rules: [], default: inspect}", ["p.yaml:1: default: 'inspect' is not one of allow, deny"]),
         ("{rules: [], default: {on_inspector_down: deny}}", ["p.yaml:1: default: unknown field 'on_inspector_down'"]),
         ("{rules: [], mode: off}", ["p.yaml:1: mode: 'off' is not one of enforce, monitor"]),

@@ -1,0 +1,112 @@
+"""Named services: IP protocols with their destination ports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fastpath.document import Node
+from fastpath.policy.fields import Fields, definitions, is_name, some
+from fastpath.policy.model import PROTOCOL_NUMBERS, TCP, UDP, merged
+
+MAX_SERVICES = 10_000
+
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_NUMBER = re.compile(r"[0-9]{1,3}")
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Every port of `ports` (inclusive ranges; () = any) over every protocol of `protocols`."""
+
+    protocols: tuple[int, ...]
+    ports: Ranges = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """As the fields of the same names in `Rule`."""
+
+    protocols: tuple[int, ...] = ()
+    ports: Ranges = ()
+    udp_ports: Ranges | None = None
+
+
+class Services:
+    """All services of a policy. Problems are reported at the definitions' nodes.
+
+    `complete` is False when a file could not be read: then an unknown name may be its.
+    """
+
+    def __init__(self, nodes: Iterable[Node], *, complete: bool) -> None:
+        self._complete = complete
+        self._services = {
+            name: some(node, _product, empty="a service without protocols")
+            for name, node in definitions(nodes, MAX_SERVICES).items()
+        }
+
+    def products(self, node: Node) -> tuple[Product, ...]:
+        """What the service that a node names consists of; () when its definition has problems."""
+        name = node.text(max_length=128)
+        if name not in self._services and (self._complete or not is_name(name)):
+            raise node.fail(f"there is no service {name[:40]!r}")
+        return self._services.get(name, ())
+
+
+def traffic(products: Iterable[Product]) -> Traffic:
+    """All products together, exactly: only TCP and UDP have ports."""
+    ports: dict[int, list[tuple[int, int]]] = {}
+    for product in products:
+        for l4 in product.protocols:
+            ports.setdefault(l4, []).extend(product.ports or [(0, 65535)])
+    tcp, udp = (_any_or(merged(ports.get(l4, ()))) for l4 in (TCP, UDP))
+    if TCP not in ports or tcp == udp:
+        return Traffic(tuple(sorted(ports)), udp)
+    return Traffic(tuple(sorted(ports)), tcp, udp if UDP in ports else None)
+
+
+def protocols_and_ports(fields: Fields) -> Product:
+    """Fields `proto` and `ports`."""
+    product = Product(fields.some("proto", _proto), fields.some("ports", _ports))
+    # A broken `proto` was reported already; what hangs on it would only repeat that.
+    if "ports" in fields and (product.protocols or "proto" not in fields) and not carry_ports(product.protocols):
+        fields.report("ports", "needs `proto: tcp`, `udp` or both, and no other")
+    return product
+
+
+def carry_ports(protocols: tuple[int, ...]) -> bool:
+    """Protocols are named, and each of them has ports."""
+    return bool(protocols) and not set(protocols) - {TCP, UDP}
+
+
+def _product(node: Node) -> Product:
+    return protocols_and_ports(Fields(node.mapping(required=("proto",), optional=("ports",))))
+
+
+def _any_or(ranges: list[tuple[int, int]]) -> Ranges:
+    return () if ranges == [(0, 65535)] else tuple(ranges)
+
+
+def _proto(node: Node) -> int:
+    text = node.text(max_length=64)
+    if text in PROTOCOL_NUMBERS:
+        return PROTOCOL_NUMBERS[text]
+    if not _NUMBER.fullmatch(text) or int(text) > 255:
+        raise node.fail(f"{text!r} is not one of {', '.join(PROTOCOL_NUMBERS)} or a number within 0..255")
+    return int(text)
+
+
+def _ports(node: Node) -> tuple[int, int]:
+    text = node.text(max_length=64)
+    match = _PORTS.fullmatch(text)
+    if not match:
+        raise node.fail(f"{text!r} is not a port or a range of ports, like 80 or 8080-8090")
+    low, high = int(match[1]), int(match[2] or match[1])
+    if max(low, high) > 65535:
+        raise node.fail(f"port {max(low, high)} is not within 0..65535")
+    if low > high:
+        raise node.fail(f"the range is upside down; write {high}-{low}")
+    return low, high
