@@ -131,13 +131,16 @@ class Tables:
 
     def walk(self, src: bytes, dst: bytes, l4: int, dport: int = 0, *, possible: int = 0) -> Walk:
         """Judge a flow as the kernel does, from the tables; parameters and result as of `evaluate`."""
+        return decide(self.policy, _intersection(*self.meeting(src, dst, l4, dport)), l4, possible)
+
+    def meeting(self, src: bytes, dst: bytes, l4: int, dport: int = 0) -> tuple[int, int, int]:
+        """The sets of rules that a flow's source, its destination, and its protocol and port meet."""
         port = PORT_BASE[l4] + dport if l4 in PORT_BASE else PORT_OTHER + l4
-        sets = (
+        return (
             self.sets[self._class_of_address(SOURCE, src)],
             self.sets[self._class_of_address(DESTINATION, dst)],
             self.sets[self.ports[port]],
         )
-        return decide(self.policy, _intersection(*sets), l4, possible)
 
     def _class_of_address(self, side: int, packed: bytes) -> int:
         if len(packed) != 16:
@@ -260,7 +263,7 @@ def _check_bound(
     anywhere = [destinations[_ROOT4], destinations[_ROOT6]]
     work = 0
     for by_source in _crowded({rules & candidates for rules in sources.values()}) if crowds else ():
-        reached = {rules & by_source for index in _bits(by_source) for rules in named[index] or anywhere}
+        reached = {rules & by_source for index in bits(by_source) for rules in named[index] or anywhere}
         work += by_source.bit_count()
         for by_address in _crowded(reached):
             for crowd in crowds:
@@ -282,7 +285,7 @@ def _crowded(sets: Iterable[int]) -> list[int]:
 
 
 def _refuse(policy: Policy, crowd: int) -> None:
-    index = list(_bits(crowd))[MAX_CANDIDATES]
+    index = list(bits(crowd))[MAX_CANDIDATES]
     rule = policy.rules[index]
     names = {number: name for name, number in PROTOCOL_NUMBERS.items()}
     over = "/".join(names.get(number, str(number)) for number in rule.protocols) or "any protocol"
@@ -298,7 +301,7 @@ def _summary(rules: int) -> int:
     return sum(1 << index for index in range(WORDS) if rules >> (index * 64) & _WORD_MASK)
 
 
-def _bits(rules: int) -> Iterator[int]:
+def bits(rules: int) -> Iterator[int]:
     """Indices of a set's rules, in order."""
     while rules:
         low = rules & -rules
@@ -313,9 +316,9 @@ def _intersection(*sets: int) -> Iterator[int]:
         summary &= _summary(members)
         rules &= members
     steps = STEPS
-    for index in _bits(summary):
+    for index in bits(summary):
         steps -= 1
-        for bit in _bits(rules >> (index * 64) & _WORD_MASK):
+        for bit in bits(rules >> (index * 64) & _WORD_MASK):
             if steps <= 0:
                 return
             steps -= 1

@@ -12,7 +12,7 @@ import pytest
 from fastpath.admin import AdminServer
 from fastpath.cli.main import main
 
-COMMANDS = ("load", "unload", "run", "status", "stats", "sessions", "config")
+COMMANDS = ("load", "unload", "run", "status", "stats", "sessions", "policy", "config")
 
 
 def config_file(folder: Path, policy: str = "rules: []\n", more: str = "") -> Path:
@@ -36,6 +36,7 @@ def test_version_everywhere(argv: list[str], capsys: pytest.CaptureFixture[str])
         ["config", "check", "--help"],
         ["sessions", "list", "--help"],
         ["sessions", "close", "--help"],
+        *(["policy", name, "--help"] for name in ("check", "show", "simulate", "diff")),
     ],
 )
 def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +67,11 @@ def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ["sessions", "--ip", "::1", "close"],
         ["config"],
         ["config", "mend"],
+        ["policy"],
+        ["policy", "mend"],
+        ["policy", "show", "-o", "text"],
+        ["policy", "diff"],
+        ["policy", "diff", "a", "b", "c"],
     ],
 )
 def test_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:

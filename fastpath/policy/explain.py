@@ -1,0 +1,255 @@
+"""Why a flow gets its verdict: the rule that decides, how its conditions match, and which rules nearly match.
+
+The verdict is that of the compiled tables, walked as the kernel walks them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from fastpath.abi import Protocol, RuleFlag, Verdict
+from fastpath.document import Network
+from fastpath.policy.compile import Tables, bits
+from fastpath.policy.describe import app_names, named, port_text, port_texts, protocol_name
+from fastpath.policy.evaluate import Walk
+from fastpath.policy.model import (
+    ANY_APP,
+    PROTOCOL_NUMBERS,
+    RECOGNISED,
+    TCP,
+    UDP,
+    Policy,
+    Rule,
+    all_protocols,
+)
+
+NEAR = 10
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}")
+_NUMBER = re.compile(r"[0-9]{1,5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A first packet, or with `app` a flow whose application protocol is known. Ports are None where there are none."""
+
+    source: _Address
+    destination: _Address
+    l4: int
+    sport: int | None = None
+    dport: int | None = None
+    app: Protocol | None = None
+
+    @property
+    def possible(self) -> int:
+        """Mask of the application protocols that it may still be."""
+        return all_protocols(self.l4) if self.app is None else 1 << self.app
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition of a rule, and a flow. `wanted` is None for any; `met` is what of it matched, None if nothing did."""
+
+    name: str
+    wanted: list[str] | None
+    flow: str
+    met: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A rule, 1 + index, and the only condition of it that does not hold."""
+
+    rule: int
+    failed: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a flow becomes when it turns out to be one of `apps`."""
+
+    apps: list[str]
+    walk: Walk
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A verdict and its reasons. `conditions` are those of the deciding rule, none for the default; `later` what
+    differs once the application protocol is known; `near` at most `NEAR` rules in order, and how many `more`.
+    """
+
+    flow: Flow
+    walk: Walk
+    conditions: list[Condition]
+    later: list[Outcome]
+    near: list[Near]
+    more: int
+
+
+def read_flow(
+    *,
+    source: str,
+    destination: str,
+    proto: str,
+    sport: str | None = None,
+    port: str | None = None,
+    app: str | None = None,
+) -> Flow:
+    """A flow of its texts. ValueError says what is wrong with it."""
+    ends = (_address("from", source), _address("to", destination))
+    if ends[0].version != ends[1].version:
+        raise ValueError(f"from and to are of two address families: {ends[0]} and {ends[1]}")
+    l4 = _l4(proto)
+    ports = (_port("sport", sport), _port("port", port))
+    if l4 not in {TCP, UDP}:
+        for name, given in zip(("sport", "port"), ports, strict=True):
+            if given is not None:
+                raise ValueError(f"{name}: {protocol_name(l4)} has no ports")
+    elif ports[1] is None:
+        raise ValueError(f"port is missing: {protocol_name(l4)} has ports")
+    return Flow(*ends, l4, *ports, None if app is None else _app(app, l4))
+
+
+def explain(tables: Tables, flow: Flow) -> Explanation:
+    """Judge a flow and say why."""
+    policy = tables.policy
+    where = (_packed(flow.source), _packed(flow.destination), flow.l4, flow.dport or 0)
+    walk = tables.walk(*where, possible=flow.possible)
+    later: dict[tuple[Verdict, int], Outcome] = {}
+    if flow.app is None and flow.l4 in {TCP, UDP}:
+        for name in app_names(flow.possible):
+            known = tables.walk(*where, possible=1 << Protocol[name.upper()])
+            if (known.verdict, known.rule) != (walk.verdict, walk.rule):
+                later.setdefault((known.verdict, known.rule), Outcome([], known)).apps.append(name)
+    by_source, by_destination, by_port = tables.meeting(*where)
+    # Of these at least two conditions hold.
+    likely = by_source & by_destination | by_source & by_port | by_destination & by_port
+    near: list[Near] = []
+    more = 0
+    for index in bits(likely):
+        failed = [each for each in conditions(policy.rules[index], flow) if each.met is None]
+        if len(failed) != 1:
+            continue
+        if len(near) < NEAR:
+            near.append(Near(index + 1, failed[0]))
+        else:
+            more += 1
+    own = conditions(policy.rules[walk.rule - 1], flow) if walk.rule else []
+    return Explanation(flow, walk, own, list(later.values()), near, more)
+
+
+def conditions(rule: Rule, flow: Flow) -> list[Condition]:
+    """All conditions of a rule, in the order of the file's fields."""
+    proto = protocol_name(flow.l4)
+    met_apps = app_names(rule.apps & flow.possible)
+    ports = [each for each in rule.ports if flow.dport is not None and each[0] <= flow.dport <= each[1]]
+    return [
+        _of_address("from", rule.sources, flow.source),
+        _of_address("to", rule.destinations, flow.destination),
+        Condition(
+            "proto",
+            [protocol_name(l4) for l4 in rule.protocols] or None,
+            proto,
+            "any" if not rule.protocols else proto if flow.l4 in rule.protocols else None,
+        ),
+        Condition(
+            "ports",
+            port_texts(rule) or None,
+            "none" if flow.dport is None else str(flow.dport),
+            "any" if not rule.ports else port_text(*ports[0]) if ports else None,
+        ),
+        Condition(
+            "app",
+            None if rule.apps == ANY_APP else app_names(rule.apps),
+            "not known yet" if flow.app is None else flow.app.name.lower(),
+            "any" if rule.apps == ANY_APP else ", ".join(met_apps) or None,
+        ),
+    ]
+
+
+def as_json(policy: Policy, explanation: Explanation) -> dict[str, Any]:
+    """The same for programs."""
+    flow = explanation.flow
+    return {
+        "flow": {
+            "from": str(flow.source),
+            "to": str(flow.destination),
+            "proto": protocol_name(flow.l4),
+            "sport": flow.sport,
+            "port": flow.dport,
+            "app": flow.app.name.lower() if flow.app is not None else None,
+        },
+        **_judged(policy, explanation.walk),
+        "conditions": [_condition(each) for each in explanation.conditions],
+        "later": [{"apps": each.apps, **_judged(policy, each.walk)} for each in explanation.later],
+        "near": [{"rule": named(policy, each.rule), **_condition(each.failed)} for each in explanation.near],
+        "near_more": explanation.more,
+    }
+
+
+def _judged(policy: Policy, walk: Walk) -> dict[str, Any]:
+    return {
+        "verdict": walk.verdict.name.lower(),
+        "enforced": not walk.flags & RuleFlag.MONITOR,
+        "reason": walk.reason.name.lower(),
+        "rule": named(policy, walk.rule),
+    }
+
+
+def _condition(each: Condition) -> dict[str, Any]:
+    return {"condition": each.name, "wanted": each.wanted, "flow": each.flow, "met": each.met}
+
+
+def _of_address(name: str, networks: tuple[Network, ...], address: _Address) -> Condition:
+    met = "any" if not networks else next((str(network) for network in networks if address in network), None)
+    return Condition(name, [str(network) for network in networks] or None, str(address), met)
+
+
+def _packed(address: _Address) -> bytes:
+    return (bytes(10) + b"\xff\xff" if address.version == 4 else b"") + address.packed
+
+
+def _address(name: str, text: str) -> _Address:
+    try:
+        # Zones are also accepted by `ipaddress`: fe80::%eth0.
+        if not _ADDRESS.fullmatch(text):
+            raise ValueError
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{name}: {text[:60]!r} is not an IPv4 or IPv6 address") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        raise ValueError(f"{name}: {text} is an IPv4-mapped address; write {address.ipv4_mapped}")
+    return address
+
+
+def _l4(text: str) -> int:
+    if text in PROTOCOL_NUMBERS:
+        return PROTOCOL_NUMBERS[text]
+    if not _NUMBER.fullmatch(text) or int(text) > 255:
+        names = ", ".join(PROTOCOL_NUMBERS)
+        raise ValueError(f"proto: {text[:60]!r} is not one of {names} or a number within 0..255")
+    return int(text)
+
+
+def _port(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not _NUMBER.fullmatch(text) or int(text) > 65535:
+        raise ValueError(f"{name}: {text[:60]!r} is not a port, 0..65535")
+    return int(text)
+
+
+def _app(text: str, l4: int) -> Protocol:
+    found = next((app for app in RECOGNISED if app.name.lower() == text), None)
+    if found is None:
+        names = ", ".join(app.name.lower() for app in RECOGNISED)
+        raise ValueError(f"app: {text[:60]!r} is not one of {names}")
+    if l4 not in {TCP, UDP}:
+        raise ValueError(f"app: {protocol_name(l4)} carries no application protocol; only tcp and udp do")
+    if not all_protocols(l4) >> found & 1:
+        raise ValueError(f"app: {text} never runs over {protocol_name(l4)}")
+    return found

@@ -1,0 +1,55 @@
+"""What differs between two policies."""
+
+import random
+
+from fastpath.abi import Action
+from fastpath.policy.describe import difference
+from fastpath.policy.model import Default, Policy, Rule
+
+A, D = Action.ALLOW, Action.DENY
+
+
+def order(*ids: str, file: str = "") -> Policy:
+    return Policy(tuple(Rule(each, A) for each in ids), file=file)
+
+
+def test_nothing() -> None:
+    told = difference(order("a", "b", file="old"), order("a", "b", file="new"))
+    assert told == {
+        "old": "old", "new": "new", "added": [], "removed": [], "changed": [], "moved": [], "default": {},
+    }  # fmt: skip
+
+
+def test_added_removed_changed() -> None:
+    old = Policy((Rule("a", A), Rule("b", A, protocols=(6,), ports=((80, 80),), line=7)), Default(D), "old")
+    new = Policy((Rule("b", D, protocols=(6,), ports=((80, 81),), line=9), Rule("c", D)), Default(A), "new")
+    told = difference(old, new)
+    assert [(each["id"], each["number"], each["action"]) for each in told["removed"]] == [("a", 1, "allow")]
+    assert [(each["id"], each["number"], each["action"]) for each in told["added"]] == [("c", 2, "deny")]
+    assert told["changed"] == [
+        {
+            "number": 1, "id": "b", "place": "new:9",
+            "fields": {"ports": {"old": ["80"], "new": ["80-81"]}, "action": {"old": "allow", "new": "deny"}},
+        }
+    ]  # fmt: skip
+    assert told["default"] == {"action": {"old": "deny", "new": "allow"}}
+    # It has another number only because one before it is gone.
+    assert told["moved"] == []
+
+
+def test_moved_are_the_fewest() -> None:
+    assert difference(order(*"abcde"), order(*"bcdea"))["moved"] == [{"id": "a", "old": 1, "new": 5}]
+    assert difference(order(*"abcde"), order(*"eabcd"))["moved"] == [{"id": "e", "old": 5, "new": 1}]
+    assert [each["id"] for each in difference(order(*"abc"), order(*"xcyba"))["moved"]] != ["c", "b", "a"]
+
+
+def test_without_the_moved_ones_the_order_is_the_same() -> None:
+    choose = random.Random(3)
+    ids = [f"r{n}" for n in range(30)]
+    for _ in range(50):
+        shuffled = ids[:]
+        for _ in range(choose.randint(0, 5)):
+            shuffled.insert(choose.randrange(30), shuffled.pop(choose.randrange(30)))
+        moved = {each["id"] for each in difference(order(*ids), order(*shuffled))["moved"]}
+        assert len(moved) <= 5
+        assert [each for each in ids if each not in moved] == [each for each in shuffled if each not in moved]
