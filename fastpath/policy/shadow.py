@@ -14,7 +14,7 @@ import itertools
 import math
 import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from fastpath.policy.model import ICMP, ICMP6, TCP, UDP, Policy, Rule, all_proto
 RULE_WORK = 50_000
 ALL_WORK = 5_000_000
 _STEP = 10  # what it takes to cut a piece
+_UNIONS = 16  # of sets, in one
 _TRIED = 4
 
 # First and last, both within.
@@ -233,7 +234,9 @@ class _Shadows:
     def _meeting(self, number: int, version: int) -> int:
         """Set of the rules that may have flows of the family in common with this one, and more."""
         shape = self._shapes[version][number]
-        found = [overlaps.of(spans) for overlaps, spans in zip(self._overlaps[version], shape, strict=True)]
+        found = [
+            overlaps.of(spans, self._spend) for overlaps, spans in zip(self._overlaps[version], shape, strict=True)
+        ]
         return found[0] & found[1] & found[2]
 
     def _boxes(self, number: int, version: int) -> Iterator[_Box]:
@@ -269,13 +272,14 @@ class _Overlaps:
         """Set of the rules that have a point."""
         return self._sets[bisect_right(self._edges, point) - 1]
 
-    def of(self, spans: Iterable[_Span]) -> int:
-        """Set of the rules."""
-        return functools.reduce(operator.or_, map(self._of, spans), 0)
+    def of(self, spans: Iterable[_Span], spend: Callable[[int], None]) -> int:
+        """Set of the rules. `spend` is told the work before it is done."""
+        return functools.reduce(operator.or_, (self._of(span, spend) for span in spans), 0)
 
-    def _of(self, span: _Span) -> int:
+    def _of(self, span: _Span, spend: Callable[[int], None]) -> int:
         if span not in self._known:
             first, end = bisect_right(self._edges, span[0]) - 1, bisect_right(self._edges, span[1])
+            spend(1 + (end - first) // _UNIONS)
             self._known[span] = functools.reduce(operator.or_, self._sets[first:end], 0)
         return self._known[span]
 

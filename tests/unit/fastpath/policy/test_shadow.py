@@ -251,3 +251,11 @@ def test_many_prefixes_beneath_one() -> None:
     parts = [rule(A, f"10.0.{n}.0/24") for n in range(256)]
     assert found(*parts, rule(D, "10.0.0.0/16"))[-1].startswith("257 shadowed by 1,2,3,")
     assert "shadowed" not in "".join(found(*parts[:100], *parts[101:], rule(D, "10.0.0.0/16")))
+
+
+def test_wide_ranges_over_many_edges_are_work_too() -> None:
+    crowd = rule(A, " ".join(f"10.{n >> 7}.{2 * n & 255}.0/24" for n in range(2000)), ports="1")
+    policy = Policy((crowd, rule(D, "0.0.0.0/0", ports="2")))
+    assert lint(policy, rule_work=200)[-1].kind == Kind.UNKNOWN
+    # Its denial is the default's.
+    assert lint(policy)[-1].kind == Kind.REDUNDANT
