@@ -6,7 +6,18 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fastpath.policy.model import ANY_APP, DEFAULT_ID, PROTOCOL_NUMBERS, RECOGNISED, Default, Policy, Rule, merged
+from fastpath.policy.model import (
+    ANY_APP,
+    DEFAULT_ID,
+    PROTOCOL_NUMBERS,
+    RECOGNISED,
+    TCP,
+    UDP,
+    Default,
+    Policy,
+    Rule,
+    merged,
+)
 
 _PROTOCOLS = {number: name for name, number in PROTOCOL_NUMBERS.items()}
 
@@ -27,14 +38,21 @@ def port_text(low: int, high: int) -> str:
 
 
 def port_texts(rule: Rule) -> list[str]:
-    """Ports and ranges, in order."""
-    return [port_text(low, high) for low, high in merged(rule.ports)]
+    """Ports and ranges, in order; each with its protocol where they differ: ``udp/53``."""
+    if rule.udp_ports is None:
+        return [port_text(low, high) for low, high in merged(rule.ports)]
+    return [
+        f"{protocol_name(l4)}/{port_text(low, high)}" for l4 in (TCP, UDP) for low, high in merged(rule.ports_of(l4))
+    ]
 
 
 def place(policy: Policy, number: int) -> str:
     """Where a rule stands, ``file:line``; 0 is the default."""
-    line = policy.rules[number - 1].line if number else 0
-    return f"{policy.file}:{line}" if line else policy.file
+    if not number:
+        return policy.file
+    rule = policy.rules[number - 1]
+    file = rule.file or policy.file
+    return f"{file}:{rule.line}" if rule.line else file
 
 
 def rule_id(policy: Policy, number: int) -> str:

@@ -146,7 +146,6 @@ def conditions(rule: Rule, flow: Flow) -> list[Condition]:
     """All conditions of a rule, in the order of the file's fields."""
     proto = protocol_name(flow.l4)
     met_apps = app_names(rule.apps & flow.possible)
-    ports = [each for each in rule.ports if flow.dport is not None and each[0] <= flow.dport <= each[1]]
     return [
         _of_address("from", rule.sources, flow.source),
         _of_address("to", rule.destinations, flow.destination),
@@ -160,7 +159,7 @@ def conditions(rule: Rule, flow: Flow) -> list[Condition]:
             "ports",
             port_texts(rule) or None,
             "none" if flow.dport is None else str(flow.dport),
-            "any" if not rule.ports else port_text(*ports[0]) if ports else None,
+            _met_port(rule, flow),
         ),
         Condition(
             "app",
@@ -169,6 +168,16 @@ def conditions(rule: Rule, flow: Flow) -> list[Condition]:
             "any" if rule.apps == ANY_APP else ", ".join(met_apps) or None,
         ),
     ]
+
+
+def _met_port(rule: Rule, flow: Flow) -> str | None:
+    if not rule.ports and not rule.udp_ports:
+        return "any"
+    if flow.dport is None:
+        # Ports do not concern the rule's other protocols.
+        return "any" if flow.l4 in rule.protocols else None
+    within = (each for each in rule.ports_of(flow.l4) if each[0] <= flow.dport <= each[1])
+    return next((port_text(*each) for each in within), None)
 
 
 def as_json(policy: Policy, explanation: Explanation) -> dict[str, Any]:

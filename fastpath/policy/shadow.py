@@ -314,7 +314,7 @@ def _entries(rule: Rule) -> list[_Span]:
     spans: list[_Span] = []
     for l4 in rule.protocols:
         if l4 in PORT_BASE:
-            spans += [(PORT_BASE[l4] + low, PORT_BASE[l4] + high) for low, high in rule.ports or [(0, 65535)]]
+            spans += [(PORT_BASE[l4] + low, PORT_BASE[l4] + high) for low, high in rule.ports_of(l4)]
         else:
             spans.append((PORT_OTHER + l4, PORT_OTHER + l4))
     return merged(spans)

@@ -3,7 +3,7 @@
 import random
 
 from fastpath.abi import Action
-from fastpath.policy.describe import difference
+from fastpath.policy.describe import difference, place, port_texts
 from fastpath.policy.model import Default, Policy, Rule
 
 A, D = Action.ALLOW, Action.DENY
@@ -53,3 +53,10 @@ def test_without_the_moved_ones_the_order_is_the_same() -> None:
         moved = {each["id"] for each in difference(order(*ids), order(*shuffled))["moved"]}
         assert len(moved) <= 5
         assert [each for each in ids if each not in moved] == [each for each in shuffled if each not in moved]
+
+
+def test_ports_of_two_protocols_and_the_rules_own_file() -> None:
+    rule = Rule("a", A, protocols=(6, 17), ports=((80, 80), (443, 443)), udp_ports=((53, 53),), line=3, file="d/b.yaml")
+    assert port_texts(rule) == ["tcp/80", "tcp/443", "udp/53"]
+    assert place(Policy((rule,), file="d"), 1) == "d/b.yaml:3"
+    assert place(Policy((rule,), file="d"), 0) == "d"

@@ -140,3 +140,31 @@ def test_what_is_no_flow(given: dict[str, str | None], message: str) -> None:
 def test_a_known_protocol_of_a_flow() -> None:
     flow = read_flow(source="10.0.0.1", destination="10.0.0.2", proto="tcp", port="0", app="ssh")
     assert (flow.app, flow.possible, flow.dport) == (Protocol.SSH, 1 << Protocol.SSH, 0)
+
+
+SERVICES = """\
+services:
+  names: [{proto: [tcp, udp], ports: 53}, {proto: udp, ports: 5353}, {proto: icmp}]
+rules:
+  - {id: names, service: names, action: allow}
+"""
+
+
+@pytest.mark.parametrize(
+    ("proto", "port", "verdict", "met"),
+    [
+        ("udp", "53", Verdict.ALLOW, "53"),
+        ("udp", "5353", Verdict.ALLOW, "5353"),
+        ("tcp", "53", Verdict.ALLOW, "53"),
+        ("tcp", "5353", Verdict.DENY, None),
+        ("icmp", None, Verdict.ALLOW, "any"),
+    ],
+)
+def test_each_protocol_of_a_service_has_its_ports(
+    proto: str, port: str | None, verdict: Verdict, met: str | None
+) -> None:
+    flow = read_flow(source="10.1.0.1", destination="10.2.0.1", proto=proto, port=port)
+    told = explain(compiled(SERVICES), flow)
+    assert told.walk.verdict == verdict
+    (names,) = told.conditions[3:4] if told.walk.rule else [each.failed for each in told.near]
+    assert (names.name, names.met) == ("ports", met)

@@ -55,6 +55,7 @@ def found(*rules: Rule, default: Default = Default()) -> list[str]:  # noqa: B00
         ([rule(A, "0.0.0.0/0"), rule(D, "::/0")], rule(A), "1,2"),
         ([rule(A, ports="0-99"), rule(D, ports="100-65535")], rule(A, ports="80-443"), "1,2"),
         ([rule(A, protocols=(TCP, UDP))], rule(D, protocols=(UDP,), ports="53"), "1"),
+        ([rule(A, protocols=(UDP,), ports="80", udp_ports=((53, 53),))], rule(D, protocols=(UDP,), ports="53"), "1"),
         ([rule(A, protocols=())], rule(D, protocols=(ICMP, 47)), "1"),
         # Three of an L, and the corner.
         ([rule(A, "10.0.0.0/9"), rule(A, "", "10.0.0.0/9"), rule(D, "10.128.0.0/9", "10.128.0.0/9")],
@@ -259,3 +260,9 @@ def test_wide_ranges_over_many_edges_are_work_too() -> None:
     assert lint(policy, rule_work=200)[-1].kind == Kind.UNKNOWN
     # Its denial is the default's.
     assert lint(policy)[-1].kind == Kind.REDUNDANT
+
+
+def test_a_service_shadows_with_the_ports_of_each_protocol() -> None:
+    names = rule(A, protocols=(TCP, UDP), ports="80", udp_ports=((53, 53),))
+    assert found(names, rule(D, protocols=(UDP,), ports="80", log=Log.ALL)) == []
+    assert found(names, rule(D, ports="53", log=Log.ALL)) == []
