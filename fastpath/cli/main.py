@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -64,13 +65,14 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, run, text)
         command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people or programs")
     add("sessions", _sessions, "live sessions, read from the kernel: list (unless told otherwise), close")
+    add("policy", _policy, "which policy is in force: apply, rollback, history")
     check = add("config", _check, "check the configuration").add_subparsers(metavar="check", required=True)
     _common(check.add_parser("check", help="check gateway.yaml and the policy"), default=argparse.SUPPRESS)
     return parser
 
 
 class _Command(argparse.ArgumentParser):
-    """Parser of a command. That of `sessions` asks for its options when it is used."""
+    """Parser of a command. Those of `sessions` and `policy` ask for their options when they are used."""
 
     name = ""
 
@@ -81,6 +83,9 @@ class _Command(argparse.ArgumentParser):
             # Without a word of its own it lists. Not a default of argparse's: what stood before `close` would be lost.
             if not args or (args[0].startswith("-") and args[0] not in {"-h", "--help", "--version"}):
                 args = ["list", *args]
+        elif self.name == "policy":
+            self.name = ""
+            _declare_policy(self)
         return super().parse_known_args(args, namespace)
 
 
@@ -96,6 +101,24 @@ def _declare_sessions(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(run_sessions=run)
         _common(action, default=argparse.SUPPRESS)
         declare(action)
+
+
+# Actions of `policy`: the module of fastpath.cli, in it what declares the arguments and what runs.
+_POLICY = (
+    ("apply", "apply", "add_apply", "apply", "let the daemon read the configured policy anew, or another in its place"),
+    ("rollback", "apply", "add_rollback", "rollback", "make the policy before the present one, or another, current"),
+    ("history", "apply", "add_history", "history", "which policies were applied"),
+)
+
+
+def _declare_policy(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Command)
+    for name, module, declare, run, text in _POLICY:
+        found = importlib.import_module(f"fastpath.cli.{module}")
+        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        action.set_defaults(run_policy=getattr(found, run))
+        _common(action, default=argparse.SUPPRESS)
+        getattr(found, declare)(action)
 
 
 class _Version(argparse.Action):
@@ -205,6 +228,10 @@ def _stats(options: argparse.Namespace) -> int:
 
 def _sessions(options: argparse.Namespace) -> int:
     return int(options.run_sessions(config.load_config(options.config), options))
+
+
+def _policy(options: argparse.Namespace) -> int:
+    return int(options.run_policy(config.load_config(options.config), options))
 
 
 def _show(status: dict[str, Any], output: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fastpath.admin import AdminServer
 from fastpath.cli.main import main
 
-COMMANDS = ("load", "unload", "run", "status", "stats", "sessions", "config")
+COMMANDS = ("load", "unload", "run", "status", "stats", "sessions", "policy", "config")
 
 
 def config_file(folder: Path, policy: str = "rules: []\n", more: str = "") -> Path:
@@ -36,6 +36,7 @@ def test_version_everywhere(argv: list[str], capsys: pytest.CaptureFixture[str])
         ["config", "check", "--help"],
         ["sessions", "list", "--help"],
         ["sessions", "close", "--help"],
+        *(["policy", action, "--help"] for action in ("apply", "rollback", "history")),
     ],
 )
 def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +65,11 @@ def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ["sessions", "--all"],
         ["sessions", "close", "--limit", "3"],
         ["sessions", "--ip", "::1", "close"],
+        ["policy"],
+        ["policy", "praise"],
+        ["policy", "apply", "one", "another"],
+        ["policy", "rollback", "--to", "yesterday"],
+        ["policy", "history", "-o", "yaml"],
         ["config"],
         ["config", "mend"],
     ],
