@@ -96,7 +96,7 @@ class Installation:
         # The folder is replaced whole: what is no policy would go with it.
         others = sorted({*self.path.iterdir()} - {path for path in source_files(self.path) if _is_plain(path)})
         if others:
-            raise CommandError(f"{others[0]}: a folder with anything but *.yaml files in it is not replaced")
+            raise CommandError(f"{others[0]}: a folder with anything but policy files in it is not replaced")
 
     def _stage(self) -> None:
         before = self.path.stat() if self._there else None

@@ -62,7 +62,7 @@ class Service:
         self.problem: str | None = None
         self.policy_problem: str | None = None  # why what the files say is not in force
         # Of the policy files: when they were dealt with, and at the last look.
-        self._dealt: Stamp = ()
+        self._dealt: Stamp = stamp(self.config.policy)
         self._looked: Stamp = ()
         self._retire: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
@@ -73,7 +73,6 @@ class Service:
         """Load, attach, serve until told to stop."""
         need_root()
         with only_instance(self.config.pin_root):
-            self._dealt = stamp(self.config.policy)
             await self.gateway.start()
             self._stats = self.gateway.pins.map("stats")
             self.sweep = Sweep(

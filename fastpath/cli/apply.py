@@ -214,3 +214,10 @@ def _same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:
         return False
+
+
+ACTIONS = (
+    ("apply", add_apply, apply, "let the daemon read the configured policy anew, or another in its place"),
+    ("rollback", add_rollback, rollback, "make the policy before the present one, or another, current"),
+    ("history", add_history, history, "which policies were applied"),
+)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -103,22 +102,15 @@ def _declare_sessions(parser: argparse.ArgumentParser) -> None:
         declare(action)
 
 
-# Actions of `policy`: the module of fastpath.cli, in it what declares the arguments and what runs.
-_POLICY = (
-    ("apply", "apply", "add_apply", "apply", "let the daemon read the configured policy anew, or another in its place"),
-    ("rollback", "apply", "add_rollback", "rollback", "make the policy before the present one, or another, current"),
-    ("history", "apply", "add_history", "history", "which policies were applied"),
-)
-
-
 def _declare_policy(parser: argparse.ArgumentParser) -> None:
+    from fastpath.cli import apply  # noqa: PLC0415  of this command alone
+
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Command)
-    for name, module, declare, run, text in _POLICY:
-        found = importlib.import_module(f"fastpath.cli.{module}")
+    for name, declare, run, text in apply.ACTIONS:
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
-        action.set_defaults(run_policy=getattr(found, run))
+        action.set_defaults(run_policy=run)
         _common(action, default=argparse.SUPPRESS)
-        getattr(found, declare)(action)
+        declare(action)
 
 
 class _Version(argparse.Action):

@@ -1,4 +1,6 @@
-"""The policy source as bytes: one file, or a folder of ``*.yaml``. What stands in them is `read`'s business."""
+"""The policy source as bytes: one file, or all of a folder but names that begin with a dot. What may stand there and in
+them is `read`'s business.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ from pathlib import Path
 from fastpath.document import MAX_BYTES, InvalidDocumentError, Problem
 
 MAX_FILES = 1000
-SUFFIX = ".yaml"
 
 # Name, inode, bytes and time of change of every file; () while there is nothing. Cheap enough to ask every second.
 Stamp = tuple[tuple[str, int, int, int], ...]
@@ -34,7 +35,7 @@ class Source:
 
 def source_files(path: Path) -> list[Path]:
     """The files that `path` stands for. OSError."""
-    return sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    return sorted(file for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else [path]
 
 
 def read_source(path: Path) -> Source:

@@ -105,7 +105,7 @@ def test_what_is_not_supported(file: Path, folder: Path) -> None:
     ):
         with pytest.raises(CommandError, match=message), Installation(path, source):
             pass
-    for name in ("README", ".hidden", "sub.yaml"):
+    for name in (".git", ".hidden", "sub.yaml"):
         other = folder / name
         other.mkdir() if name == "sub.yaml" else other.touch()
         with (

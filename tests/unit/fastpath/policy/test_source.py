@@ -19,8 +19,8 @@ def test_a_file_has_the_digest_of_its_bytes_whatever_its_name(tmp_path: Path) ->
     assert read.digest == read_source(tmp_path / "b").digest == hashlib.sha256(b"rules: []\r\n\xff").hexdigest()
 
 
-def test_a_folder_is_its_yaml_files(tmp_path: Path) -> None:
-    for name in ("b.yaml", "a.yaml", "a.txt"):
+def test_a_folder_is_its_files_but_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b.yaml", "a.yaml", ".c.yaml"):
         (tmp_path / name).write_text(name)
     read = read_source(tmp_path)
     assert read == Source(folder=True, files={"a.yaml": b"a.yaml", "b.yaml": b"b.yaml"})
@@ -58,6 +58,8 @@ def test_stamp_tells_a_write_a_replacement_and_a_removal(tmp_path: Path) -> None
     (tmp_path / "new").replace(file)
     stamps += [stamp(file), stamp(tmp_path)[:0]]
     assert len(set(stamps)) == 4
+    assert stamp(tmp_path) == stamp(file)
+    (tmp_path / ".b.yaml").touch()
     assert stamp(tmp_path) == stamp(file)
     (tmp_path / "b.yaml").touch()
     assert len(stamp(tmp_path)) == 2
