@@ -25,7 +25,7 @@ from fastpath.install import Installation
 from fastpath.policy.source import Source, read_source
 from fastpath.text import escape
 
-# As long as the daemon keeps such a connection open (fastpath/admin.py).
+# The largest policy takes the daemon some seconds.
 TIMEOUT = 60.0
 
 
@@ -115,7 +115,7 @@ def _table(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(row["at"])),
             escape(row["why"], 8),
             row["rules"],
-            escape(row["digest"], 16),
+            escape(row["digest"][:12]),
         )
 
 
