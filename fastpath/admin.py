@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,11 @@ SHUTDOWN_SECONDS = 1.0
 # sockaddr_un.sun_path, with its final zero (unix(7)).
 MAX_SOCKET_PATH = 107
 
+# HTTP status and what is sent as JSON.
+Answer = tuple[int, Mapping[str, Any]]
+# Of the query of a request for a change.
+Change = Callable[[Mapping[str, str]], Answer]
+
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +44,10 @@ class AdminError(Exception):
 
 
 class AdminServer:
-    """GET /status (JSON), /health (200, or 503 with the problem), /metrics (Prometheus text)."""
+    """GET /status (JSON), /health (200, or 503 with the problem), /metrics (Prometheus text); POST for changes.
+
+    Changes are for whoever may open the unix socket, its owner; over TCP, where anybody may ask, they are refused.
+    """
 
     def __init__(
         self,
@@ -49,13 +57,15 @@ class AdminServer:
         health: Callable[[], str | None] = lambda: None,
         registry: CollectorRegistry | None = None,
         tcp: tuple[str, int] | None = None,
+        changes: Mapping[str, Change] | None = None,
     ) -> None:
-        """`health` returns what is wrong, None if nothing is; `tcp` is an address and port."""
+        """`health` returns what is wrong, None if nothing is; `tcp` is an address and port; `changes` by path."""
         self.path = path
         self._status = status
         self._health = health
         self._registry = registry if registry is not None else CollectorRegistry()
         self._tcp = tcp
+        self._changes = changes or {}
         self._runner: web.AppRunner | None = None
         self._servers: list[asyncio.Server] = []
         self._identity: tuple[int, int] | None = None
@@ -67,6 +77,8 @@ class AdminServer:
         app.router.add_get("/status", self._get_status)
         app.router.add_get("/health", self._get_health)
         app.router.add_get("/metrics", self._get_metrics)
+        for target, change in self._changes.items():
+            app.router.add_post(target, self._post(change))
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -121,6 +133,17 @@ class AdminServer:
         connection = server()
         asyncio.get_running_loop().call_later(CONNECTION_SECONDS, connection.force_close)
         return connection
+
+    def _post(self, change: Change) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def post(request: web.Request) -> web.Response:
+            transport = request.transport
+            if transport is None or transport.get_extra_info("socket").family != socket.AF_UNIX:
+                raise web.HTTPForbidden(text="changes are made over the unix socket\n")
+            # It does not wait, so its answer is on the way before the connection's time can be found to be over.
+            status, answer = change(request.query)
+            return web.json_response(answer, status=status, dumps=_dumps)
+
+        return post
 
     async def _get_status(self, _: web.Request) -> web.Response:
         return web.json_response(self._status(), dumps=_dumps)

@@ -32,13 +32,13 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def fetch(path: Path, target: str, *, timeout: float = TIMEOUT) -> tuple[int, bytes]:
-    """HTTP status and body of a GET. DaemonUnreachableError says why there is none; a lack of
+def fetch(path: Path, target: str, *, timeout: float = TIMEOUT, method: str = "GET") -> tuple[int, bytes]:
+    """HTTP status and body of a GET, or a POST without a body. DaemonUnreachableError says why there is none; a lack of
     permission is a CommandError with its own status.
     """
     connection = _UnixConnection(path, timeout)
     try:
-        connection.request("GET", target)
+        connection.request(method, target)
         response = connection.getresponse()
         body = response.read(MAX_ANSWER + 1)
         if response.length and len(body) <= MAX_ANSWER:  # a read with a limit does not say so itself
@@ -63,10 +63,22 @@ def fetch_status(path: Path, *, timeout: float = TIMEOUT) -> dict[str, Any]:
     code, body = fetch(path, "/status", timeout=timeout)
     if code != 200:
         raise DaemonUnreachableError(f"{path}: the daemon answers with HTTP status {code}")
+    return _content(path, body)
+
+
+def request_change(path: Path, target: str, *, timeout: float) -> tuple[int, dict[str, Any]]:
+    """HTTP status and answer of a POST; 200 is success."""
+    code, body = fetch(path, target, timeout=timeout, method="POST")
+    if code == 404:
+        raise DaemonUnreachableError(f"{path}: the daemon there knows nothing of this; restart it")
+    return code, _content(path, body)
+
+
+def _content(path: Path, body: bytes) -> dict[str, Any]:
     try:
-        status = json.loads(body)
+        content = json.loads(body)
     except ValueError:
-        status = None
-    if not isinstance(status, dict):
+        content = None
+    if not isinstance(content, dict):
         raise DaemonUnreachableError(f"{path}: what answers there is no microseg daemon")
-    return status
+    return content

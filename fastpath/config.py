@@ -81,6 +81,9 @@ class Config:
     policy: Path
     rules: Path
     run_dir: Path = Path("/run/microseg")
+    state_dir: Path = Path("/var/lib/microseg")
+    policy_history: int = 10
+    watch: bool = True
     pin_root: Path = Path("/sys/fs/bpf/microseg")
     tap: str = ""
     hook: str = "auto"
@@ -143,7 +146,8 @@ class _Reader:
             required=("interfaces", "policy"),
             optional=(
                 "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe",
-                "strict_tcp", "exceptions", "inspector", "records", "listen", "log_level", "accelerate",
+                "strict_tcp", "exceptions", "inspector", "records", "listen", "log_level", "accelerate", "state_dir",
+                "policy_history", "watch",
             ),
         )  # fmt: skip
         values: dict[str, object] = {}
@@ -159,6 +163,9 @@ class _Reader:
         take("policy", self._path)
         take("rules", self._path)
         take("run_dir", self._path)
+        take("state_dir", self._path)
+        take("policy_history", lambda node: node.integer(1, 100))
+        take("watch", lambda node: node.boolean())
         take("pin_root", self._path)
         take("tap", lambda node: _ifname(node, MAX_IFNAME - 1))
         take("hook", _hook)

@@ -10,7 +10,9 @@ import hashlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastpath.accelerate import Acceleration, refuse
@@ -18,14 +20,18 @@ from fastpath.attach import Attachment, detach, hook_of, netlink
 from fastpath.commands import Commands
 from fastpath.config import Config
 from fastpath.exit import CommandError, ExitStatus
+from fastpath.history import History, HistoryError
 from fastpath.libbpf import Map
 from fastpath.loader.pins import Pins, Table, remove_tree
-from fastpath.policy.compile import Tables, compile_policy
+from fastpath.policy.compile import Sizes, Tables, compile_policy
 from fastpath.policy.names import write_names
 from fastpath.policy.read import load_policy
+from fastpath.policy.source import Source, read_source
 from fastpath.revisions import Revisions
 
 LOCKS = Path("/run/lock")
+# Of a policy that changes under our hands, before we give up.
+READS = 3
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +44,26 @@ def pins_of(config: Config) -> Pins:
 def compiled_policy(config: Config) -> Tables:
     """The policy file, compiled. InvalidDocumentError with all its problems."""
     return compile_policy(load_policy(config.policy, config.rule_digest))
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A policy's tables and the very bytes that they come from."""
+
+    tables: Tables
+    source: Source
+
+
+def compile_source(config: Config) -> Compiled:
+    """The policy as it stands now. InvalidDocumentError with all its problems; CommandError when it keeps changing."""
+    source = read_source(config.policy)
+    for _ in range(READS):
+        tables = compiled_policy(config)
+        again = read_source(config.policy)
+        if again == source:
+            return Compiled(tables, source)
+        source = again
+    raise CommandError(f"{config.policy}: was written to while it was read; nothing was applied")
 
 
 def need_root() -> None:
@@ -89,7 +115,10 @@ class Gateway:
         self.config = config
         self.pins = pins_of(config)
         self.compiled = False
-        self.rules = 0  # of the policy in force
+        # Of the policy in force: rules, digest of its files; why the history lacks it, if it does.
+        self.rules = 0
+        self.digest = ""
+        self.unkept: str | None = None
         self.commands: Commands
         self.revisions: Revisions
         self.attachment: Attachment
@@ -100,7 +129,7 @@ class Gateway:
     async def start(self) -> None:
         """Load, apply the policy, attach: in this order, so that no packet meets a gateway without a policy."""
         check_host(self.config)
-        tables = compiled_policy(self.config)
+        compiled = compile_source(self.config)
         async with netlink() as route:
             await refuse(route, self.config)
         self.compiled = self.pins.load()
@@ -113,7 +142,7 @@ class Gateway:
             self.revisions.configure(self.config, self.tap_ifindex)
             self.acceleration = Acceleration(self.config, self.revisions)
             await self.acceleration.check(route)
-            self.apply(tables)
+            self.apply(self.config, compiled, "start")
             await self.attachment.attach(route, self.revisions.manage)
         self.pins.remove_others()
 
@@ -124,31 +153,47 @@ class Gateway:
                 log.info("%s is here: attached", name)
             await self.acceleration.check(route)
 
-    def apply(self, tables: Tables) -> None:
-        """Make a compiled policy current."""
-        floor_file = self.config.run_dir / "revision"
-        floor = _read_number(floor_file)
-        revision = self.revisions.next(floor)
-        # Names first: an event of the new revision may come at once.
-        self.config.run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        write_names(self.config.run_dir, revision, tables.policy)
-        self.revisions.apply(tables, revision)
+    def apply(self, config: Config, compiled: Compiled, why: str) -> None:
+        """Make a compiled policy current. On an error the present one stays."""
+        tables = compiled.tables
+        floor_file = config.run_dir / "revision"
+        history = History(config.state_dir, config.policy_history)
+        revision = self.revisions.next(_read_number(floor_file) or _newest_revision(history))
+        # Names first: an event of the new revision may come at once. And what can fail before what cannot be undone.
+        config.run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        write_names(config.run_dir, revision, tables.policy)
         floor_file.write_text(f"{revision}\n")
+        self.revisions.apply(tables, revision)
         self.rules = len(tables.policy.rules)
-        log.info("policy %s: revision %d, %s", self.config.policy, revision, tables.sizes)
+        self.digest = compiled.source.digest
+        log.info("policy %s: revision %d, %s", config.policy, revision, tables.sizes)
+        uses = {use.name: use.digest for rule in tables.policy.rules for use in rule.rule_files}
+        self.unkept = None
+        try:
+            history.add(
+                compiled.source, revision=revision, at=time.time(), why=why, rules=self.rules, rule_files=uses
+            )  # fmt: skip
+        except HistoryError as error:
+            self.unkept = f"revision {revision} is not in the history: {error}"
+            log.error("%s", self.unkept)
 
-    def reload(self, config: Config) -> None:
+    def reload(self, config: Config, why: str) -> Sizes:
         """Settings and policy that can change while running. On an error everything stays as it is."""
+        self.check_fixed(config)
+        compiled = compile_source(config)
+        self.apply(config, compiled, why)
+        self.config = self.acceleration.config = config
+        self.revisions.configure(config, self.tap_ifindex)
+        return compiled.tables.sizes
+
+    def check_fixed(self, config: Config) -> None:
+        """CommandError when it differs in what cannot change while running."""
         fixed = (
             "interfaces", "run_dir", "pin_root", "tap", "hook", "prio", "capacity", "table", "fastpath_listen", "mark",
         )  # fmt: skip
         changed = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
         if changed:
             raise CommandError(f"{config.file}: needs a restart to change {', '.join(changed)}; nothing was applied")
-        tables = compiled_policy(config)
-        self.config = self.acceleration.config = config
-        self.revisions.configure(config, self.tap_ifindex)
-        self.apply(tables)
 
 
 async def unload(config: Config) -> None:
@@ -179,6 +224,16 @@ def trim_memory() -> None:
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc
+
+
+def _newest_revision(history: History) -> int:
+    """Where counting goes on after a boot, so that a number in the history or in the records means one policy."""
+    try:
+        newest = history.newest()
+    except HistoryError as error:
+        log.error("%s", error)
+        return 0
+    return newest.revision if newest is not None else 0
 
 
 def _read_number(path: Path) -> int:

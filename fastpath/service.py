@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from prometheus_client.registry import Collector
 
 from fastpath import abi
 from fastpath.accelerate import RouteChanges
-from fastpath.admin import AdminError, AdminServer
-from fastpath.config import load_config
+from fastpath.admin import AdminError, AdminServer, Answer
+from fastpath.config import Config, load_config
 from fastpath.document import InvalidDocumentError
 from fastpath.exit import CommandError
-from fastpath.gateway import Gateway, need_root, only_instance, trim_memory
+from fastpath.gateway import Gateway, compiled_policy, need_root, only_instance, trim_memory
 from fastpath.loader.pins import Table
+from fastpath.policy.source import Stamp, read_source, stamp
 from fastpath.population import Population
 from fastpath.statistics import heartbeat_age, read_counters
 from fastpath.sweep import HALF_OPEN_AGE, SHARE, Sweep
@@ -35,8 +37,12 @@ from fastpath.sweep import HALF_OPEN_AGE, SHARE, Sweep
 PRESSURE_INTERVAL = 0.25
 FOLLOW_INTERVAL = 1.0
 EMERGENCY_INTERVAL = 2.0
+# Two equal looks at the policy files, so far apart, mean that nobody is writing any more.
+WATCH_INTERVAL = 1.0
 # Packets on their way still read the slot of the revision before.
 GRACE = 1.0
+# Of a broken policy, as many as anybody will read.
+MAX_PROBLEMS = 1000
 # Share of the table (design section 2, rule 11), highest first.
 LEVELS = ((0.98, abi.Pressure.FULL), (0.90, abi.Pressure.HIGH), (0.70, abi.Pressure.WARN))
 
@@ -54,6 +60,11 @@ class Service:
         self.population = Population(Table(self.config.capacity, self.config.table))
         self.pressure = abi.Pressure.NONE
         self.problem: str | None = None
+        self.policy_problem: str | None = None  # why what the files say is not in force
+        # Of the policy files: when they were dealt with, and at the last look.
+        self._dealt: Stamp = stamp(self.config.policy)
+        self._looked: Stamp = ()
+        self._retire: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._need = asyncio.Event()
@@ -72,7 +83,7 @@ class Service:
             registry.register(_Metrics(self))
             admin = AdminServer(
                 self.config.fastpath_socket, status=self.status, health=lambda: self.problem, registry=registry,
-                tcp=self.config.fastpath_listen,
+                tcp=self.config.fastpath_listen, changes={"/policy/apply": self._apply, "/policy/check": self._check},
             )  # fmt: skip
             try:
                 await admin.start()
@@ -96,6 +107,7 @@ class Service:
                             group.create_task(self._sweeps()),
                             group.create_task(self._emergencies()),
                             group.create_task(self._reloads()),
+                            group.create_task(self._every(WATCH_INTERVAL, self._watch)),
                         ]
                         await self._stop.wait()
                         for task in tasks:
@@ -120,6 +132,8 @@ class Service:
                 "file": str(self.config.policy),
                 "revision": self.gateway.revisions.revision,
                 "rules": self.gateway.rules,
+                "digest": self.gateway.digest,
+                "problem": self.policy_problem or self.gateway.unkept,
             },
             "interfaces": {name: self.gateway.attachment.ifindex.get(name) for name in self.config.interfaces},
             "accelerate": self.gateway.acceleration.status,
@@ -197,26 +211,90 @@ class Service:
         await asyncio.sleep(max(EMERGENCY_INTERVAL, cost / SHARE))
 
     async def _reloads(self) -> None:
-        loop = asyncio.get_running_loop()
-        retire: asyncio.TimerHandle | None = None
         while True:
             await self._reload.wait()
             self._reload.clear()
-            try:
-                config = load_config(self.path)
-                self.gateway.reload(config)
-            except InvalidDocumentError as error:
-                for line in str(error).splitlines():
-                    log.error("%s", line)
-                log.error("nothing was applied; revision %d stays", self.gateway.revisions.revision)
-            except (CommandError, OSError) as error:
-                log.error("%s", error)
+            with contextlib.suppress(InvalidDocumentError, CommandError, OSError):  # said already
+                self._renew("sighup", lambda: load_config(self.path))
+
+    async def _watch(self) -> None:
+        """Apply policy files that changed and rest. Nothing else of the configuration: that waits to be asked for."""
+        if not self.config.watch:
+            return
+        now = stamp(self.config.policy)
+        settled, self._looked = now == self._looked, now
+        if now == self._dealt or not settled:
+            return
+        self._dealt = now
+        with contextlib.suppress(InvalidDocumentError, CommandError, OSError):  # said already
+            # Touched, or put back after a failure: sessions need not be judged anew.
+            if self._as_in_force():
+                self.policy_problem = None
             else:
-                self.config = config
-                trim_memory()
-                if retire is not None:
-                    retire.cancel()
-                retire = loop.call_later(GRACE, self.gateway.revisions.retire)
+                self._renew("watch", lambda: self.config)
+
+    def _as_in_force(self) -> bool:
+        """What the files hold is in force. What cannot be read is not; the reload says why."""
+        try:
+            return read_source(self.config.policy).digest == self.gateway.digest
+        except InvalidDocumentError:
+            return False
+
+    def _renew(self, why: str, read: Callable[[], Config]) -> dict[str, Any]:
+        """Apply what the files say now. Nothing comes in between, for it never waits; what goes wrong is logged."""
+        start = time.monotonic()
+        before = self.gateway.revisions.revision
+        try:
+            config = read()
+            self._dealt = stamp(config.policy)
+            sizes = self.gateway.reload(config, why)
+        except (InvalidDocumentError, CommandError, OSError) as error:
+            lines = str(error).splitlines()
+            for line in lines:
+                log.error("%s", line)
+            log.error("nothing was applied; revision %d stays", before)
+            self.policy_problem = lines[0] + (f" (and {len(lines) - 1} more)" if lines[1:] else "")
+            raise
+        self.config, self.policy_problem = config, None
+        trim_memory()
+        if self._retire is not None:
+            self._retire.cancel()
+        self._retire = asyncio.get_running_loop().call_later(GRACE, self.gateway.revisions.retire)
+        return {
+            "revision": self.gateway.revisions.revision,
+            "before": before,
+            "digest": self.gateway.digest,
+            "sizes": str(sizes),
+            "seconds": round(time.monotonic() - start, 3),
+            "warning": self.gateway.unkept,
+        }
+
+    def _apply(self, query: Mapping[str, str]) -> Answer:
+        """POST /policy/apply?why=apply|rollback."""
+        why = query.get("why", "apply")
+        if why not in {"apply", "rollback"}:
+            return 400, {"error": "why: apply or rollback"}
+        return _answer(lambda: self._renew(why, lambda: load_config(self.path)))
+
+    def _check(self, query: Mapping[str, str]) -> Answer:
+        """POST /policy/check?policy=PATH: whether it would be applied if it were the configured one."""
+
+        def check() -> dict[str, Any]:
+            config = dataclasses.replace(load_config(self.path), policy=Path(query.get("policy", "")))
+            self.gateway.check_fixed(config)
+            return {"sizes": str(compiled_policy(config).sizes), "revision": self.gateway.revisions.revision}
+
+        return _answer(check)
+
+
+def _answer(ask: Callable[[], dict[str, Any]]) -> Answer:
+    """200 with what was asked for, or what is wrong: 422 with problems of documents, 409 with any other error."""
+    try:
+        return 200, ask()
+    except InvalidDocumentError as error:
+        return 422, {"problems": [dataclasses.asdict(problem) for problem in error.problems[:MAX_PROBLEMS]]}
+    except (CommandError, OSError) as error:
+        return 409, {"error": str(error)}
 
 
 class _Metrics(Collector):

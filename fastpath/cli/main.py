@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, run, text)
         command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people or programs")
     add("sessions", _sessions, "live sessions, read from the kernel: list (unless told otherwise), close")
-    add("policy", _policy, "policy files, offline: check, show, simulate, diff")
+    add("policy", _policy, "offline: check, show, simulate, diff; of the daemon: apply, rollback, history")
     check = add("config", _check, "check the configuration").add_subparsers(metavar="check", required=True)
     _common(check.add_parser("check", help="check gateway.yaml and the policy"), default=argparse.SUPPRESS)
     return parser
@@ -103,10 +103,10 @@ def _declare_sessions(parser: argparse.ArgumentParser) -> None:
 
 
 def _declare_policy(parser: argparse.ArgumentParser) -> None:
-    from fastpath.cli import policy  # noqa: PLC0415  of this command alone
+    from fastpath.cli import apply, policy  # noqa: PLC0415  of this command alone
 
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Command)
-    for name, declare, run, text in policy.ACTIONS:
+    for name, declare, run, text in (*policy.ACTIONS, *apply.ACTIONS):
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         action.set_defaults(run_policy=run)
         _common(action, default=argparse.SUPPRESS)

@@ -58,6 +58,7 @@ class Gateway:
             "policy": str(self.policy),
             "rules": str(rules),
             "run_dir": str(self.directory / "run"),
+            "state_dir": str(self.directory / "state"),
             "pin_root": str(pin_root(lab.prefix)),
             "tap": f"{lab.prefix}tap",
             "records": {"path": str(self.directory / "records.jsonl")},

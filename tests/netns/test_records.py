@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import select
@@ -184,7 +185,10 @@ def test_status_of_the_fast_path(gateway: Gateway) -> None:
     assert status["healthy"] is True
     assert status["pid"] == gateway.children[FASTPATH].pid
     assert status["version"] == metadata.version("microseg")
-    assert status["policy"] == {"file": str(gateway.policy), "revision": status["policy"]["revision"], "rules": 3}
+    assert status["policy"] == {
+        "file": str(gateway.policy), "revision": status["policy"]["revision"], "rules": 3, "problem": None,
+        "digest": hashlib.sha256(gateway.policy.read_bytes()).hexdigest(),
+    }  # fmt: skip
     assert set(status["interfaces"]) == {"seg0", "seg1"}
     assert all(status["interfaces"].values())
     assert status["inspector"]["alive"] is True

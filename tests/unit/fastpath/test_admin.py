@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from fastpath import admin
 from fastpath.admin import AdminError, AdminServer
-from fastpath.admin_client import DaemonUnreachableError, fetch, fetch_status
+from fastpath.admin_client import DaemonUnreachableError, fetch, fetch_status, request_change
 
 
 @pytest.fixture
@@ -184,6 +185,45 @@ def test_connections_are_bounded_in_number_and_time(path: Path, monkeypatch: pyt
             for _, writer in idle:
                 writer.close()
                 await writer.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_changes_over_the_unix_socket_only(path: Path) -> None:
+    asked: list[Any] = []
+
+    def change(query: Any) -> tuple[int, dict[str, Any]]:
+        asked.append(dict(query))
+        return 422, {"problems": []}
+
+    async def main() -> None:
+        async with serving(path, tcp=("127.0.0.1", 0), changes={"/change": change}) as server:
+            got = await asyncio.to_thread(request_change, path, "/change?why=that%26this", timeout=5.0)
+            assert got == (422, {"problems": []})
+            assert asked == [{"why": "that&this"}]
+            with pytest.raises(DaemonUnreachableError, match="knows nothing of this"):
+                await asyncio.to_thread(request_change, path, "/other", timeout=5.0)
+            assert (await ask(path, "/change"))[0] == 405
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.tcp_port)
+            writer.write(b"POST /change HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            assert b"403 Forbidden" in await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            assert len(asked) == 1
+
+    asyncio.run(main())
+
+
+def test_the_answer_to_a_slow_change_still_comes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "CONNECTION_SECONDS", 0.1)
+
+    def change(_: Any) -> tuple[int, dict[str, Any]]:
+        time.sleep(0.3)
+        return 200, {}
+
+    async def main() -> None:
+        async with serving(path, changes={"/change": change}):
+            assert await asyncio.to_thread(request_change, path, "/change", timeout=5.0) == (200, {})
 
     asyncio.run(main())
 

@@ -44,8 +44,8 @@ def uncommented(text: str) -> str:
 
 
 KNOWN = {
-    "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe",
-    "exceptions", "inspector", "records", "listen", "log_level", "accelerate",
+    "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe", "exceptions",
+    "inspector", "records", "listen", "log_level", "accelerate", "state_dir", "policy_history", "watch",
 }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_everything_set(tmp_path: Path) -> None:
         "sessions: {capacity: 4096, kind: hash, sweep: 0.5}\ntimeouts: {syn: 5, udp: 7.5}\nfailsafe: [22, 443]\n"
         "exceptions: {midstream: deny, fragment: allow}\ninspector: {timeout: 2, max_flows: 100}\n"
         "records: {path: log.jsonl, max_bytes: 4096, keep: 0}\nlisten: {slowpath: '[::1]:9000'}\nlog_level: debug\n"
-        "accelerate: true\nhook: clsact\n",
+        "accelerate: true\nhook: clsact\nstate_dir: state\npolicy_history: 3\nwatch: false\n",
     )
     assert (config.rules, config.run_dir) == (tmp_path / "other", tmp_path / "run")
     assert config.pin_root == Path("/sys/fs/bpf/x")
@@ -99,6 +99,7 @@ def test_everything_set(tmp_path: Path) -> None:
     assert config.slowpath_listen == ("::1", 9000)
     assert config.log_level == "debug"
     assert config.accelerate is True
+    assert (config.state_dir, config.policy_history, config.watch) == (tmp_path / "state", 3, False)
 
 
 def test_taps_of_different_pin_roots_differ(tmp_path: Path) -> None:
@@ -135,6 +136,9 @@ def test_taps_of_different_pin_roots_differ(tmp_path: Path) -> None:
         ("records: {keep: -1}", 3, "records.keep", "-1 is not within"),
         ("listen: {fastpath: 9470}", 3, "listen.fastpath", "expected HOST:PORT"),
         ("listen: {fastpath: 'localhost:0'}", 3, "listen.fastpath", "expected HOST:PORT"),
+        ("policy_history: 0", 3, "policy_history", "0 is not within 1..100"),
+        ("policy_history: 101", 3, "policy_history", "101 is not within 1..100"),
+        ("watch: closely", 3, "watch", "expected true or false"),
         ("log_level: loud", 3, "log_level", "'loud' is not one of"),
         ("colour: red", 3, "", "unknown field 'colour'"),
     ],
