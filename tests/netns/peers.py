@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from fastpath.libbpf import TCX_EGRESS, TCX_INGRESS, Program, tcx_attach, tcx_programs
+import pytest
+
+from fastpath.libbpf import TCX_EGRESS, TCX_INGRESS, Program, tcx_attach, tcx_programs, tcx_supported
 from tests.lab import Lab, Namespace
 from tests.lab.capture import packets, parse
 from tests.lab.clients import V4
@@ -167,6 +169,17 @@ def network_counter(lab: Lab, namespace: Namespace, name: str) -> int:
     raise AssertionError(name)
 
 
+def default_hook() -> str:
+    """What `hook: auto` comes to on this kernel."""
+    return "tcx" if tcx_supported() else "clsact"
+
+
+def need_tcx() -> None:
+    """Skip the test where there is none."""
+    if not tcx_supported():
+        pytest.skip("this kernel has no tcx: it came with Linux 6.6")
+
+
 def tcx(lab: Lab, interface: str) -> list[tuple[str, str, int]]:
     """(hook, name, id) of every program at tcx, in the order they run."""
 
@@ -179,7 +192,7 @@ def tcx(lab: Lab, interface: str) -> list[tuple[str, str, int]]:
             for number in tcx_programs(index, kind)
         ]
 
-    return lab.call(Namespace.GATEWAY, look)
+    return lab.call(Namespace.GATEWAY, look) if tcx_supported() else []
 
 
 def foreign(lab: Lab, interface: str, hook: int, name: str = "foreign") -> None:

@@ -27,6 +27,7 @@ from tests.netns.peers import (
     foreign,
     listen,
     mapped,
+    need_tcx,
     pair,
     port_of,
     receive,
@@ -419,6 +420,8 @@ def test_refused_at_start(what: str) -> None:
 @pytest.mark.parametrize("hook", ["tcx", "clsact"])
 def test_a_filter_before_ours_is_an_obstacle_at_tcx_alone(hook: str) -> None:
     """At tcx ours run first."""
+    if hook == "tcx":
+        need_tcx()
     with Lab() as lab:
         settings = {"accelerate": True, "hook": hook}
         gateway = Gateway(lab, ALLOW_ALL, settings=settings, inspector=False)
@@ -431,6 +434,7 @@ def test_a_filter_before_ours_is_an_obstacle_at_tcx_alone(hook: str) -> None:
 
 
 def test_our_own_filters_are_no_obstacle_to_tcx() -> None:
+    need_tcx()
     settings = {"accelerate": True, "hook": "clsact"}
     with Lab() as lab, Gateway(lab, ALLOW_ALL, settings=settings, inspector=False) as gateway:
         gateway.stop(FASTPATH)
@@ -442,6 +446,7 @@ def test_our_own_filters_are_no_obstacle_to_tcx() -> None:
 
 def test_programs_of_others_at_tcx() -> None:
     """Before ours they meet every packet; behind ours none that is accelerated."""
+    need_tcx()
     with Lab() as lab:
         gateway = Gateway(lab, ALLOW_ALL, settings={"accelerate": True}, inspector=False)
         foreign(lab, "seg0", TCX_INGRESS, "earlier")
