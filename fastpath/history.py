@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 from fastpath.document import MAX_BYTES
 from fastpath.exit import CommandError
-from fastpath.policy.source import MAX_FILES, Source
+from fastpath.policy.folder import MAX_FILES
+from fastpath.policy.source import Source
 
 # Names of MAX_FILES files and as many rule files, with room.
 MAX_HEAD = 1 << 20

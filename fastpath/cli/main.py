@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ from fastpath.exit import CommandError, ExitStatus, run_command
 from fastpath.text import aligned
 
 PROGRAM = "microseg-fastpath"
+
+# Name, what declares its options, what runs it, help.
+Action = tuple[
+    str,
+    Callable[[argparse.ArgumentParser], None],
+    Callable[[config.Config, argparse.Namespace], int],
+    str,
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,52 +71,40 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = add(name, run, text)
         command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people or programs")
-    add("sessions", _sessions, "live sessions, read from the kernel: list (unless told otherwise), close")
-    add("policy", _policy, "offline: check, show, simulate, diff; of the daemon: apply, rollback, history")
+    add("sessions", _act, "live sessions, read from the kernel: list (unless told otherwise), close")
+    add("policy", _act, "offline: check, show, simulate, diff; of the daemon: apply, rollback, history")
     check = add("config", _check, "check the configuration").add_subparsers(metavar="check", required=True)
     _common(check.add_parser("check", help="check gateway.yaml and the policy"), default=argparse.SUPPRESS)
     return parser
 
 
 class _Command(argparse.ArgumentParser):
-    """Parser of a command. Those of `sessions` and `policy` ask for their options when they are used."""
+    """Parser of a command. Those of `sessions` and `policy` ask for their actions when they are used."""
 
     name = ""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.name == "sessions":
+            from fastpath.cli import sessions  # noqa: PLC0415  of this command alone
+
             self.name = ""
-            _declare_sessions(self)
+            _declare(self, sessions.ACTIONS)
             # Without a word of its own it lists. Not a default of argparse's: what stood before `close` would be lost.
             if not args or (args[0].startswith("-") and args[0] not in {"-h", "--help", "--version"}):
                 args = ["list", *args]
         elif self.name == "policy":
+            from fastpath.cli import apply, policy  # noqa: PLC0415  of this command alone
+
             self.name = ""
-            _declare_policy(self)
+            _declare(self, (*policy.ACTIONS, *apply.ACTIONS))
         return super().parse_known_args(args, namespace)
 
 
-def _declare_sessions(parser: argparse.ArgumentParser) -> None:
-    from fastpath.cli import sessions  # noqa: PLC0415  of this command alone
-
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Command)
-    for name, declare, run, text in (
-        ("list", sessions.add_list, sessions.show, "show them, count them, watch them (what `sessions` alone does)"),
-        ("close", sessions.add_close, sessions.close, "end some: both ends of a TCP connection are reset"),
-    ):
-        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
-        action.set_defaults(run_sessions=run)
-        _common(action, default=argparse.SUPPRESS)
-        declare(action)
-
-
-def _declare_policy(parser: argparse.ArgumentParser) -> None:
-    from fastpath.cli import apply, policy  # noqa: PLC0415  of this command alone
-
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Command)
-    for name, declare, run, text in (*policy.ACTIONS, *apply.ACTIONS):
-        action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
-        action.set_defaults(run_policy=run)
+def _declare(parser: argparse.ArgumentParser, actions: Iterable[Action]) -> None:
+    subparsers = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Command)
+    for name, declare, run, text in actions:
+        action = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
+        action.set_defaults(run_action=run)
         _common(action, default=argparse.SUPPRESS)
         declare(action)
 
@@ -218,12 +214,8 @@ def _stats(options: argparse.Namespace) -> int:
     return ExitStatus.OK
 
 
-def _sessions(options: argparse.Namespace) -> int:
-    return int(options.run_sessions(config.load_config(options.config), options))
-
-
-def _policy(options: argparse.Namespace) -> int:
-    return int(options.run_policy(config.load_config(options.config), options))
+def _act(options: argparse.Namespace) -> int:
+    return int(options.run_action(config.load_config(options.config), options))
 
 
 def _show(status: dict[str, Any], output: str) -> None:

@@ -330,3 +330,9 @@ def _end_all(
             except OSError:
                 told.unreached += 1
         yield key, session
+
+
+ACTIONS = (
+    ("list", add_list, show, "show them, count them, watch them (what `sessions` alone does)"),
+    ("close", add_close, close, "end some: both ends of a TCP connection are reset"),
+)

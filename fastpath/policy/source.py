@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastpath import document
 from fastpath.document import MAX_BYTES, InvalidDocumentError, Problem
+from fastpath.policy.folder import MAX_FILES
 
-MAX_FILES = 1000
-
-# Name, inode, bytes and time of change of every file; () while there is nothing. Cheap enough to ask every second.
-Stamp = tuple[tuple[str, int, int, int], ...]
+# Name and `document.stamp` of every file; () while there is nothing. Cheap enough to ask every second.
+Stamp = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,9 @@ def stamp(path: Path) -> Stamp:
     """Differs when a file was written or replaced."""
     try:
         names = source_files(path)
-        status = [(name.name, name.stat()) for name in names[: MAX_FILES + 1]]
+        return tuple((name.name, document.stamp(name.stat())) for name in names[: MAX_FILES + 1])
     except OSError:
         return ()
-    return tuple((name, found.st_ino, found.st_size, found.st_mtime_ns) for name, found in status)
 
 
 def _problem(path: Path, message: str) -> InvalidDocumentError:

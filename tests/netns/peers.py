@@ -180,6 +180,37 @@ def need_tcx() -> None:
         pytest.skip("this kernel has no tcx: it came with Linux 6.6")
 
 
+class Transfer:
+    """Blocks to an echo and back, over and over, within `with`: `rounds` so far, and what went wrong."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.rounds = 0
+        self.problems: list[str] = []
+        self._sock = sock
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        block = bytes(range(256)) * 256
+        try:
+            while not self._done.is_set():
+                self._sock.sendall(block)
+                if receive(self._sock, len(block)) != block:
+                    self.problems.append("other bytes came back")
+                    return
+                self.rounds += 1
+        except OSError as error:
+            self.problems.append(repr(error))
+
+
 def tcx(lab: Lab, interface: str) -> list[tuple[str, str, int]]:
     """(hook, name, id) of every program at tcx, in the order they run."""
 

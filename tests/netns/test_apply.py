@@ -6,9 +6,7 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from fastpath.admin_client import request_change
 from fastpath.exit import ExitStatus
 from tests.lab import Lab
 from tests.lab.gateway import FASTPATH, Gateway
-from tests.netns.peers import PATIENCE, Echo, dial, eventually, listen, port_of, receive, session_of
+from tests.netns.peers import PATIENCE, Echo, Transfer, dial, eventually, listen, port_of, session_of
 from tests.netns.probes import attempt
 
 pytestmark = pytest.mark.root
@@ -279,36 +277,14 @@ def test_a_transfer_does_not_notice_fifty_applies(gateway: Gateway) -> None:
     texts = [allowing(*range(1, count), 7090) for count in (3, 200)]
     renew(gateway, texts[0])
     dropped = gateway.stats()["drops"]
-    done = threading.Event()
-    problems: list[str] = []
-    rounds = 0
-
-    def transfer(sock: socket.socket) -> None:
-        nonlocal rounds
-        block = bytes(range(256)) * 256
-        try:
-            while not done.is_set():
-                sock.sendall(block)
-                if receive(sock, len(block)) != block:
-                    problems.append("other bytes came back")
-                    return
-                rounds += 1
-        except OSError as error:
-            problems.append(repr(error))
-
     with Echo(gateway.lab, 7090), dial(gateway.lab, 7090) as sock:
-        thread = threading.Thread(target=transfer, args=(sock,))
-        thread.start()
-        try:
-            before = rounds
+        with Transfer(sock) as transfer:
+            before = transfer.rounds
             for n in range(1, 51):
                 renew(gateway, texts[n % 2])
-            eventually(lambda: problems or rounds > before)
-        finally:
-            done.set()
-            thread.join(PATIENCE)
+            eventually(lambda: transfer.problems or transfer.rounds > before)
         session = session_of(gateway, port_of(sock))
-    assert problems == []
+    assert transfer.problems == []
     assert gateway.stats()["drops"] == dropped
     assert session["rule"] == "p7090"
-    assert sum(session["bytes"]) > 2 * rounds * 65536
+    assert sum(session["bytes"]) > 2 * transfer.rounds * 65536

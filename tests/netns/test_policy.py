@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +13,8 @@ from tests.lab.capture import Capture, packets
 from tests.lab.clients import V4, V6
 from tests.lab.gateway import FASTPATH, Gateway
 from tests.netns.peers import (
-    PATIENCE,
     Echo,
+    Transfer,
     datagrams,
     dial,
     eventually,
@@ -292,39 +290,17 @@ def test_a_transfer_does_not_notice_reloads(gateway: Gateway) -> None:
     ]  # fmt: skip
     use(gateway, policies[0])
     dropped = drops(gateway)
-    done = threading.Event()
-    problems: list[str] = []
-    rounds = 0
-
-    def transfer(sock: socket.socket) -> None:
-        nonlocal rounds
-        block = bytes(range(256)) * 256
-        try:
-            while not done.is_set():
-                sock.sendall(block)
-                if receive(sock, len(block)) != block:
-                    problems.append("other bytes came back")
-                    return
-                rounds += 1
-        except OSError as error:
-            problems.append(repr(error))
-
     with Echo(gateway.lab, 7090), dial(gateway.lab, 7090) as sock:
-        thread = threading.Thread(target=transfer, args=(sock,))
-        thread.start()
-        try:
+        with Transfer(sock) as transfer:
             for n in range(1, 51):
-                passed = rounds
+                passed = transfer.rounds
                 use(gateway, policies[n % 2])
-                eventually(lambda passed=passed: problems or rounds > passed)
-        finally:
-            done.set()
-            thread.join(PATIENCE)
-        assert problems == []
+                eventually(lambda passed=passed: transfer.problems or transfer.rounds > passed)
+        assert transfer.problems == []
         session = session_of(gateway, port_of(sock))
     assert drops(gateway) == dropped
     # One session for all of it, the last reload's included.
-    assert sum(session["bytes"]) > 2 * rounds * 65536
+    assert sum(session["bytes"]) > 2 * transfer.rounds * 65536
     assert session["rule"] == "transfer-3"
 
 
