@@ -25,7 +25,7 @@ from functools import cached_property
 from fastpath import abi
 from fastpath.document import InvalidDocumentError, Network, Problem
 from fastpath.policy.evaluate import Walk, decide
-from fastpath.policy.model import MAX_RULES, PROTOCOL_NUMBERS, TCP, UDP, Policy, is_mapped, merged
+from fastpath.policy.model import MAX_RULES, TCP, UDP, Policy, Rule, is_mapped, merged, protocol_name
 
 WORDS = int(abi.Limit.POLICY_WORDS)
 STEPS = abi.Limit.POLICY_WORDS + abi.Limit.POLICY_CANDIDATES
@@ -224,24 +224,28 @@ def _address_sets(networks_of: Iterable[Sequence[Network]]) -> dict[_Mapped, int
     return result
 
 
+def port_spans(rule: Rule) -> list[tuple[int, int]]:
+    """Entries of the port table that a rule meets, inclusive ranges in order, none touching the next."""
+    if not rule.protocols:
+        return [(0, PORT_ENTRIES - 1)]
+    spans: list[tuple[int, int]] = []
+    for l4 in rule.protocols:
+        if l4 in PORT_BASE:
+            spans += [(PORT_BASE[l4] + low, PORT_BASE[l4] + high) for low, high in rule.ports_of(l4)]
+        else:
+            spans.append((PORT_OTHER + l4, PORT_OTHER + l4))
+    return merged(spans)
+
+
 def _port_sets(policy: Policy) -> list[tuple[int, int, int]]:
     """The port table as (first entry, end, rules) without gaps; a sweep over the ranges' edges."""
     edges: dict[int, int] = dict.fromkeys([*range(PORT_OTHER, PORT_ENTRIES), *PORT_BASE.values()], 0)
     for index, rule in enumerate(policy.rules):
         bit = 1 << index
-        protocols = sorted(set(rule.protocols))
-        spans: list[tuple[int, int]] = []
-        for l4 in protocols or PORT_BASE:
-            if l4 in PORT_BASE:
-                base = PORT_BASE[l4]
-                spans += [(base + low, base + high + 1) for low, high in merged(rule.ports_of(l4))]
-            else:
-                spans.append((PORT_OTHER + l4, PORT_OTHER + l4 + 1))
-        if not protocols:
-            spans.append((PORT_OTHER, PORT_ENTRIES))
-        # A set changes where a span begins and where it ends; a rule's own spans don't overlap.
-        for edge in (edge for span in spans for edge in span):
-            edges[edge] = edges.get(edge, 0) ^ bit
+        # A set changes where a span begins and behind its end; a rule's own spans don't overlap.
+        for first, last in port_spans(rule):
+            for edge in (first, last + 1):
+                edges[edge] = edges.get(edge, 0) ^ bit
     result: list[tuple[int, int, int]] = []
     order = sorted({*edges, PORT_ENTRIES})
     rules = 0
@@ -287,8 +291,7 @@ def _crowded(sets: Iterable[int]) -> list[int]:
 def _refuse(policy: Policy, crowd: int) -> None:
     index = list(bits(crowd))[MAX_CANDIDATES]
     rule = policy.rules[index]
-    names = {number: name for name, number in PROTOCOL_NUMBERS.items()}
-    over = "/".join(names.get(number, str(number)) for number in rule.protocols) or "any protocol"
+    over = "/".join(map(protocol_name, rule.protocols)) or "any protocol"
     message = (
         f"{crowd.bit_count()} rules that depend on the application protocol (`app`, or `inspect` without `rules`) "
         f"meet for one source, destination and port over {over}; the kernel's walk holds {MAX_CANDIDATES}, "

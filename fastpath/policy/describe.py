@@ -9,7 +9,6 @@ from typing import Any
 from fastpath.policy.model import (
     ANY_APP,
     DEFAULT_ID,
-    PROTOCOL_NUMBERS,
     RECOGNISED,
     TCP,
     UDP,
@@ -17,14 +16,8 @@ from fastpath.policy.model import (
     Policy,
     Rule,
     merged,
+    protocol_name,
 )
-
-_PROTOCOLS = {number: name for name, number in PROTOCOL_NUMBERS.items()}
-
-
-def protocol_name(l4: int) -> str:
-    """An IP protocol as the policy file calls it."""
-    return _PROTOCOLS.get(l4, str(l4))
 
 
 def app_names(mask: int) -> list[str]:

@@ -13,17 +13,18 @@ from typing import Any
 from fastpath.abi import Protocol, RuleFlag, Verdict
 from fastpath.document import Network
 from fastpath.policy.compile import Tables, bits
-from fastpath.policy.describe import app_names, named, port_text, port_texts, protocol_name
+from fastpath.policy.describe import app_names, named, port_text, port_texts
 from fastpath.policy.evaluate import Walk
 from fastpath.policy.model import (
     ANY_APP,
-    PROTOCOL_NUMBERS,
     RECOGNISED,
     TCP,
     UDP,
     Policy,
     Rule,
     all_protocols,
+    protocol_name,
+    protocol_number,
 )
 
 NEAR = 10
@@ -236,12 +237,10 @@ def _address(name: str, text: str) -> _Address:
 
 
 def _l4(text: str) -> int:
-    if text in PROTOCOL_NUMBERS:
-        return PROTOCOL_NUMBERS[text]
-    if not _NUMBER.fullmatch(text) or int(text) > 255:
-        names = ", ".join(PROTOCOL_NUMBERS)
-        raise ValueError(f"proto: {text[:60]!r} is not one of {names} or a number within 0..255")
-    return int(text)
+    try:
+        return protocol_number(text)
+    except ValueError as error:
+        raise ValueError(f"proto: {error}") from None
 
 
 def _port(name: str, text: str | None) -> int | None:

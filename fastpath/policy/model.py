@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +50,23 @@ RECOGNISED = (
 _APPS = sum(1 << app for app in Protocol if app not in {Protocol.NONE, Protocol.MAX})
 _TCP_APPS = _APPS & ~(1 << Protocol.ICMP | 1 << Protocol.QUIC)
 _UDP_APPS = 1 << Protocol.UNKNOWN | 1 << Protocol.DNS | 1 << Protocol.QUIC | 1 << Protocol.MEMCACHED
+
+_PROTOCOL_NAMES = {number: name for name, number in PROTOCOL_NUMBERS.items()}
+_NUMBER = re.compile(r"[0-9]{1,3}")
+
+
+def protocol_name(l4: int) -> str:
+    """An IP protocol as the policy file calls it."""
+    return _PROTOCOL_NAMES.get(l4, str(l4))
+
+
+def protocol_number(text: str) -> int:
+    """The reverse. ValueError says what may stand there."""
+    if text in PROTOCOL_NUMBERS:
+        return PROTOCOL_NUMBERS[text]
+    if not _NUMBER.fullmatch(text) or int(text) > 255:
+        raise ValueError(f"{text[:64]!r} is not one of {', '.join(PROTOCOL_NUMBERS)} or a number within 0..255")
+    return int(text)
 
 
 def all_protocols(l4: int) -> int:

@@ -21,7 +21,6 @@ from fastpath.policy.model import (
     DEFAULT_PRIORITY,
     MAX_PRIORITY,
     MAX_RULES,
-    PROTOCOL_NUMBERS,
     RECOGNISED,
     TCP,
     UDP,
@@ -31,6 +30,7 @@ from fastpath.policy.model import (
     Rule,
     RuleFileUse,
     all_protocols,
+    protocol_name,
 )
 from fastpath.policy.services import Services, Traffic, carry_ports, protocols_and_ports, traffic
 
@@ -236,14 +236,13 @@ def _app(node: Node) -> Protocol:
 
 
 def _check_carried(fields: Fields, protocols: tuple[int, ...], apps: tuple[Protocol, ...]) -> None:
-    names = {number: name for name, number in PROTOCOL_NUMBERS.items()}
     idle = [number for number in sorted(set(protocols)) if not any(all_protocols(number) >> app & 1 for app in apps)]
     if idle:
-        fields.report("app", f"never matches over {' and '.join(names[number] for number in idle)}")
+        fields.report("app", f"never matches over {' and '.join(map(protocol_name, idle))}")
         return
     for app in apps:
         if not any(all_protocols(number) >> app & 1 for number in protocols):
-            fields.report("app", f"{app.name.lower()} never runs over {' or '.join(names[n] for n in protocols)}")
+            fields.report("app", f"{app.name.lower()} never runs over {' or '.join(map(protocol_name, protocols))}")
 
 
 def _rule_file(node: Node, rule_hash: RuleHash) -> RuleFileUse:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from fastpath.document import Node
 from fastpath.policy.fields import Fields, definitions, is_name, some
-from fastpath.policy.model import PROTOCOL_NUMBERS, TCP, UDP, merged
+from fastpath.policy.model import TCP, UDP, merged, protocol_number
 
 MAX_SERVICES = 10_000
 
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
-_NUMBER = re.compile(r"[0-9]{1,3}")
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -91,12 +90,10 @@ def _any_or(ranges: list[tuple[int, int]]) -> Ranges:
 
 
 def _proto(node: Node) -> int:
-    text = node.text(max_length=64)
-    if text in PROTOCOL_NUMBERS:
-        return PROTOCOL_NUMBERS[text]
-    if not _NUMBER.fullmatch(text) or int(text) > 255:
-        raise node.fail(f"{text!r} is not one of {', '.join(PROTOCOL_NUMBERS)} or a number within 0..255")
-    return int(text)
+    try:
+        return protocol_number(node.text(max_length=64))
+    except ValueError as error:
+        raise node.fail(str(error)) from None
 
 
 def _ports(node: Node) -> tuple[int, int]:

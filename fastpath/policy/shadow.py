@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from fastpath.abi import Action
 from fastpath.document import Network
-from fastpath.policy.compile import PORT_BASE, PORT_ENTRIES, PORT_OTHER, bits
+from fastpath.policy.compile import PORT_BASE, PORT_OTHER, bits, port_spans
 from fastpath.policy.model import ICMP, ICMP6, TCP, UDP, Policy, Rule, all_protocols, merged
 
 # About a microsecond each: for one rule, and for all of them.
@@ -97,7 +97,7 @@ class _Shadows:
             "", policy.default.action, reset=policy.default.reset, log=policy.default.log,
             monitor=policy.default.monitor,
         )  # fmt: skip
-        entries = [_entries(rule) for rule in policy.rules]
+        entries = [port_spans(rule) for rule in policy.rules]
         self._shapes = {
             version: [
                 (_addresses(rule.sources, version), _addresses(rule.destinations, version), own)
@@ -306,18 +306,6 @@ def _addresses(networks: Sequence[Network], version: int) -> list[_Span]:
         for network in networks
         if network.version == version
     )
-
-
-def _entries(rule: Rule) -> list[_Span]:
-    if not rule.protocols:
-        return [(0, PORT_ENTRIES - 1)]
-    spans: list[_Span] = []
-    for l4 in rule.protocols:
-        if l4 in PORT_BASE:
-            spans += [(PORT_BASE[l4] + low, PORT_BASE[l4] + high) for low, high in rule.ports_of(l4)]
-        else:
-            spans.append((PORT_OTHER + l4, PORT_OTHER + l4))
-    return merged(spans)
 
 
 def _block(shape: tuple[Sequence[_Span], ...], where: Sequence[_Span]) -> _Block | None:
