@@ -105,6 +105,21 @@ class RuleFileUse:
     digest: str
 
 
+class Networks(tuple[Network, ...]):  # noqa: SLOT001 (a tuple takes no slots that are not empty)
+    """What `from` or `to` comes to. `parts` are the same addresses by what was named, a group each and the prefixes
+    together: rules that name one group, by itself or among others, have the same object there.
+    """
+
+    parts: tuple[tuple[Network, ...], ...]
+
+    @classmethod
+    def of(cls, networks: Iterable[Network], parts: Iterable[tuple[Network, ...]] = ()) -> Networks:
+        """Without `parts` they are one."""
+        made = cls(networks)
+        made.parts = tuple(parts) or (made,)
+        return made
+
+
 @dataclass(frozen=True)
 class Rule:
     """One rule. An empty tuple means "any"; conditions of different fields must all hold.
