@@ -164,12 +164,9 @@ MS_PROGRAM(ms_egress)(struct __sk_buff *skb)
 
 MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 {
-	struct ms_walk walk = {};
 	struct ms_config *cfg = config_get();
 	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
 	__u64 now = bpf_jiffies64();
-	int hook = skb->cb[0] ? MS_EGRESS : MS_INGRESS;
-	__u32 flags = 0;
 
 	if (!cfg || !room)
 		return MS_DROP;
@@ -205,19 +202,47 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 				possible = 1 << (s->protocol & 31);
 		}
 	}
-	int error = 0;
-	if (!s || word_revision(s->verdict) != cfg->revision) {
-		__u16 port = reversed ? p->sport : p->dport;
-		error = policy_walk(cfg, reversed ? packet_dst(p) : packet_src(p),
-				    reversed ? packet_src(p) : packet_dst(p), p->l4, ms_be16(port), possible,
-				    &room->walk, &walk);
-		if (s) {
-			if (error)
-				return drop(error, monitor);
-			rejudge(p, s, cfg, &walk);
-			if (p->l4 == MS_IP_TCP)
-				return tail(skb, p, MS_PROG_TCP, hook, 0);
-		}
+	return ask(skb, room, reversed, possible, MS_PROG_SETTLE);
+}
+
+/* Walks the policy with what was asked; `answer` goes on with `judged`. A program of its own, so that the walk's loops
+ * are verified once. */
+MS_PROGRAM(ms_policy)(struct __sk_buff *skb)
+{
+	struct ms_walk walk = {};
+	struct ms_config *cfg = config_get();
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+
+	if (!cfg || !room)
+		return MS_DROP;
+	room->refused = policy_walk(cfg, &room->walk, &walk);
+	room->judged = walk;
+	progs_call(skb, room->answer);
+	return drop(MS_REASON_NO_POLICY, 0);
+}
+
+MS_PROGRAM(ms_settle)(struct __sk_buff *skb)
+{
+	struct ms_config *cfg = config_get();
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+	__u64 now = bpf_jiffies64();
+	int hook = skb->cb[0] ? MS_EGRESS : MS_INGRESS;
+	__u32 flags = 0;
+
+	if (!cfg || !room)
+		return MS_DROP;
+	struct ms_packet *p = &room->packet;
+	struct ms_walk walk = room->judged;
+	int monitor = cfg->monitor, error = room->refused, reversed = room->reversed, reason;
+	struct ms_session *s = skb->cb[1] ? 0 : sessions_lookup(&p->key);
+
+	/* Of two packets at once the other may have been first. */
+	if (s && word_revision(s->verdict) != cfg->revision) {
+		if (error)
+			return drop(error, monitor);
+		rejudge(p, s, cfg, &walk);
+		if (p->l4 == MS_IP_TCP)
+			return tail(skb, p, MS_PROG_TCP, hook, 0);
 	}
 	if (!s) {
 		/* A full table passes what is allowed without a session: then any packet may be an answer. */
@@ -355,7 +380,6 @@ MS_PROGRAM(ms_identify)(struct __sk_buff *skb)
 
 MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
 {
-	struct ms_walk walk = {};
 	struct ms_config *cfg = config_get();
 	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
 	__u64 now = bpf_jiffies64();
@@ -370,11 +394,34 @@ MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
 	int dir = direction_of(s, p);
 	int reversed = dir == MS_TO_CLIENT;
 	__u32 protocol = identified(room);
-	__u16 port = reversed ? p->sport : p->dport;
 
-	if (protocol == MS_PROTOCOL_NONE ||
-	    policy_walk(cfg, reversed ? packet_dst(p) : packet_src(p), reversed ? packet_src(p) : packet_dst(p), p->l4,
-			ms_be16(port), 1 << protocol, &room->walk, &walk)) {
+	if (protocol != MS_PROTOCOL_NONE) {
+		room->protocol = protocol;
+		return ask(skb, room, reversed, 1 << (protocol & 31), MS_PROG_DECIDED);
+	}
+	__u64 word = word_with_verdict(s->verdict, MS_VERDICT_INSPECT);
+	s->verdict = word;
+	return inspect(skb, p, s, cfg, word, dir, hook, now);
+}
+
+MS_PROGRAM(ms_decided)(struct __sk_buff *skb)
+{
+	struct ms_config *cfg = config_get();
+	struct ms_scratch *room = scratch_get(MS_SCRATCH_PACKET);
+	__u64 now = bpf_jiffies64();
+	int hook = skb->cb[0] ? MS_EGRESS : MS_INGRESS;
+
+	if (!cfg || !room)
+		return MS_DROP;
+	struct ms_packet *p = &room->packet;
+	struct ms_session *s = sessions_lookup(&p->key);
+	if (!s)
+		return drop(MS_REASON_CLOSED, 0);
+	struct ms_walk walk = room->judged;
+	int dir = direction_of(s, p);
+	__u32 protocol = room->protocol;
+
+	if (room->refused) {
 		__u64 word = word_with_verdict(s->verdict, MS_VERDICT_INSPECT);
 		s->verdict = word;
 		return inspect(skb, p, s, cfg, word, dir, hook, now);

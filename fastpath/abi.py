@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "0f3636b1a77a"
+ABI_HASH = "8576692fd860"
 
 
 class Verdict(IntEnum):
@@ -261,8 +261,10 @@ class Word(IntEnum):
 
 
 class Limit(IntEnum):
-    POLICY_WORDS = 64
     POLICY_CANDIDATES = 256
+    POLICY_LISTS = 64
+    POLICY_PAGE = 65536
+    POLICY_RULES = 1048575
     APPLY_BATCH = 30
     APPLY_OFFSET = 16
     SCAN_BYTES = 1024
@@ -285,12 +287,22 @@ class Prog(IntEnum):
     TCP = 6
     ROUTE = 7
     ACCELERATE = 8
+    POLICY = 9
+    SETTLE = 10
+    DECIDED = 11
     MAX = 16
 
 
 class HopWord(IntEnum):
     NUMBER = 65535
     CLOCK = 16
+
+
+class PolicyKey(IntEnum):
+    TCP = 0
+    UDP = 65536
+    OTHER = 131072
+    MAX = 131328
 
 
 class Key(Structure):
@@ -359,20 +371,29 @@ class Rule(Structure):
         ("action", c_uint8),
         ("flags", c_uint8),
         ("pad", c_uint16),
+        ("unused", c_uint32 * 5),
     )
 
 
-class RuleSet(Structure):
+class Class(Structure):
     _fields_ = (
-        ("summary", c_uint64),
-        ("words", c_uint64 * 64),
+        ("spread", c_uint32),
+        ("shift", c_uint32),
+        ("by_destination", c_uint32),
+        ("by_source", c_uint32),
+    )
+
+
+class Candidate(Structure):
+    _fields_ = (
+        ("set", c_uint32),
+        ("rule", c_uint32),
     )
 
 
 class Prefix(Structure):
     _fields_ = (
         ("prefixlen", c_uint32),
-        ("side", c_uint32),
         ("addr", c_uint8 * 16),
     )
 

@@ -16,7 +16,6 @@ from fastpath.config import Config
 from fastpath.libbpf import F_INNER_MAP, F_NO_PREALLOC, MAP_ARRAY, MAP_LPM_TRIE, Map
 from fastpath.loader.pins import Pins
 from fastpath.policy.compile import Tables
-from fastpath.policy.model import ANY_APP
 from fastpath.word import REVISION_MAX
 
 _ZERO = bytes(4)
@@ -27,7 +26,7 @@ class Revisions:
 
     def __init__(self, pins: Pins, hertz: int) -> None:
         self._config = pins.map("config")
-        self._outer = {name: pins.map(name) for name in ("pol_addr", "pol_port", "pol_set", "pol_rule")}
+        self._outer = {name: pins.map(name) for name in ("pol_addr", "pol_page")}
         self._hertz = hertz
         raw = self._config.lookup(_ZERO)
         assert raw is not None
@@ -123,26 +122,16 @@ class Revisions:
 
 
 def _inner_maps(tables: Tables) -> dict[str, Map]:
-    prefix, rule_set, rule = map(ctypes.sizeof, (abi.Prefix, abi.RuleSet, abi.Rule))
     entries = tables.prefixes
     addresses = Map.create(
-        MAP_LPM_TRIE, "pol_addr", key=prefix, value=4, entries=max(1, len(entries)), flags=F_NO_PREALLOC
+        MAP_LPM_TRIE, "pol_addr", key=ctypes.sizeof(abi.Prefix), value=4, entries=len(entries), flags=F_NO_PREALLOC
     )
     addresses.update_batch(
-        b"".join(entry.key for entry in entries), array("I", [entry.number for entry in entries]).tobytes()
+        b"".join(entry.key for entry in entries), array("I", [entry.location for entry in entries]).tobytes()
     )
-    default = tables.policy.default
-    first = bytes(abi.Rule(apps=ANY_APP, action=default.action, flags=default.flags))
-    return {
-        "pol_addr": addresses,
-        "pol_port": _array("pol_port", 4, tables.port_values()),
-        "pol_set": _array("pol_set", rule_set, b"".join(tables.set_values())),
-        "pol_rule": _array("pol_rule", rule, first + b"".join(tables.rule_values())),
-    }
-
-
-def _array(name: str, value: int, packed: bytes) -> Map:
-    entries = len(packed) // value
-    made = Map.create(MAP_ARRAY, name, key=4, value=value, entries=entries, flags=F_INNER_MAP)
-    made.update_batch(array("I", range(entries)).tobytes(), packed)
-    return made
+    pages = list(tables.page_values())
+    made = Map.create(
+        MAP_ARRAY, "pol_page", key=4, value=len(pages[0]), entries=len(pages), flags=F_INNER_MAP
+    )  # fmt: skip
+    made.update_batch(array("I", range(len(pages))).tobytes(), b"".join(pages))
+    return {"pol_addr": addresses, "pol_page": made}

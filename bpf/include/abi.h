@@ -286,8 +286,10 @@ enum ms_word {
 };
 
 enum ms_limit {
-	MS_POLICY_WORDS = 64,	    /* 64 x 64 = 4,096 rules */
-	MS_POLICY_CANDIDATES = 256, /* rules of one port that depend on the protocol */
+	MS_POLICY_CANDIDATES = 256, /* of one walk, in all its lists */
+	MS_POLICY_LISTS = 64,	    /* of one walk */
+	MS_POLICY_PAGE = 65536,	    /* words */
+	MS_POLICY_RULES = 1048575,  /* whose numbers stand in 20 bits */
 	MS_APPLY_BATCH = 30,	    /* commands in one apply call */
 	MS_APPLY_OFFSET = 16,	    /* commands start behind a dummy link header */
 	MS_SCAN_BYTES = 1024,	    /* of a first payload that the kernel looks at */
@@ -311,6 +313,9 @@ enum ms_prog {
 	MS_PROG_TCP = 6,
 	MS_PROG_ROUTE = 7,
 	MS_PROG_ACCELERATE = 8,
+	MS_PROG_POLICY = 9,
+	MS_PROG_SETTLE = 10,
+	MS_PROG_DECIDED = 11,
 	MS_PROG_MAX = 16,
 };
 
@@ -380,26 +385,50 @@ struct ms_hop {
 	__u32 pad;
 };
 
-/* Value of the rules map; its entry 0 is the default rule, entry n the rule that ends in a word as n. */
+/*
+ * What a policy is compiled to lies in pages of 32-bit words. A location is page << 16 | word; 0 is none. Rule n is at
+ * 8 * n words from the beginning, rule 0 being the default; all else stands behind the rules, none across two pages.
+ *
+ *   class      of an address, by the address trie: struct ms_class; then the locations of trees, those by destination
+ *              first; then its sets, in buckets of four words
+ *   tree       n (a power of two), 0; n keys, each where an interval begins, rising, the first 0, filled up with all
+ *              ones; n locations of lists. A key is a protocol and port, enum ms_policy_key
+ *   list       struct ms_candidate in the order of the rules; the last one's rule is MS_NO_RULE
+ */
 struct ms_rule {
 	__u32 apps; /* mask of 1 << ms_protocol, all ones = any */
 	__u32 hash;
 	__u8 action;
 	__u8 flags;
 	__u16 pad;
+	__u32 unused[5];
 };
 
-/* A set of rules, one bit each in priority order; bit n of `summary` says that
- * words[n] is not empty. */
-struct ms_rule_set {
-	__u64 summary;
-	__u64 words[MS_POLICY_WORDS];
+/* Sets of addresses have numbers from 1 on. Those that hold the class's addresses stand in buckets: the number
+ * n in that of number (__u32)(n * spread) >> shift. */
+struct ms_class {
+	__u32 spread;
+	__u32 shift;	      /* 32 for the only bucket */
+	__u32 by_destination; /* trees, for packets to the address */
+	__u32 by_source;      /* for packets from it */
 };
 
-/* Key of the address trie: side 0 source, 1 destination. */
+/* A rule that holds if the other address, too, is in a set; 0 = whatever it is. */
+struct ms_candidate {
+	__u32 set;
+	__u32 rule;
+};
+
+enum ms_policy_key {
+	MS_KEY_TCP = 0, /* + port */
+	MS_KEY_UDP = 65536,
+	MS_KEY_OTHER = 131072, /* + IP protocol */
+	MS_KEY_MAX = 131328,
+};
+
+/* Key of the address trie. */
 struct ms_prefix {
-	__u32 prefixlen; /* 32 + length of the mapped prefix */
-	__u32 side;
+	__u32 prefixlen; /* of the mapped prefix */
 	__u8 addr[16];
 };
 

@@ -128,16 +128,20 @@ MS_INLINE void apply_walk(struct ms_command *c, struct ms_config *cfg, struct ms
 		c->status = MS_STATUS_BAD_OP;
 		return;
 	}
-	__u32 possible = c->possible ? c->possible : all_protocols(key.l4);
-	if (policy_walk(cfg, server_is_a ? key.addr_b : key.addr_a, server_is_a ? key.addr_a : key.addr_b, key.l4,
-			ms_be16(server_is_a ? key.port_a : key.port_b), possible, state, &walk)) {
+	policy_ask(state, server_is_a ? key.addr_b : key.addr_a, server_is_a ? key.addr_a : key.addr_b, key.l4,
+		   ms_be16(server_is_a ? key.port_a : key.port_b), c->possible ? c->possible : all_protocols(key.l4));
+	if (policy_walk(cfg, state, &walk)) {
 		c->status = MS_STATUS_NO_POLICY;
 		return;
 	}
 	c->verdict = walk.word;
 	c->revision = cfg->revision;
 	c->rule_flags = walk.flags;
-	if (!s)
+	if (c->op == MS_OP_WALK)
+		return;
+	/* Looked up anew: the walk is verified once, not once for each outcome of the first time. */
+	s = sessions_lookup(&key);
+	if (!s || s->id != c->id)
 		return;
 	/* The flow stays with the inspector until it says otherwise; only rule and revision are stamped. */
 	__u64 keep = (1ULL << MS_WORD_RULE) - 1;

@@ -40,6 +40,17 @@ struct ms_untracked {
 #define ms_be64(x) (x)
 #endif
 
+/* Index of the lowest set bit: the population count of the bits below it. Without
+ * branches, each of which would double the verifier's paths. */
+MS_INLINE __u32 lowest_bit(__u64 x)
+{
+	x = (x & -x) - 1;
+	x = x - ((x >> 1) & 0x5555555555555555ULL);
+	x = (x & 0x3333333333333333ULL) + ((x >> 2) & 0x3333333333333333ULL);
+	x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+	return ((x * 0x0101010101010101ULL) >> 56) & 63;
+}
+
 /* cb[1], why a program was called */
 #define MS_REVERSED 2 /* judge once more with the sender as the server */
 #define MS_STRAIGHT 4 /* and once more as it was sent: neither way is allowed */

@@ -25,6 +25,19 @@ MS_INLINE int to_host(struct __sk_buff *skb, struct ms_packet *p)
 	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
 }
 
+/* Walk the policy for a packet, `reversed` if the server sent it, and go on with the program `answer`. */
+MS_INLINE int ask(struct __sk_buff *skb, struct ms_scratch *room, int reversed, __u32 possible, int answer)
+{
+	struct ms_packet *p = &room->packet;
+
+	policy_ask(&room->walk, reversed ? packet_dst(p) : packet_src(p), reversed ? packet_src(p) : packet_dst(p),
+		   p->l4, ms_be16(reversed ? p->sport : p->dport), possible);
+	room->reversed = reversed;
+	room->answer = answer;
+	progs_call(skb, MS_PROG_POLICY);
+	return drop(MS_REASON_NO_POLICY, 0);
+}
+
 MS_INLINE int is_failsafe(struct ms_config *cfg, struct ms_packet *p)
 {
 	__u16 port = ms_be16(p->dport);

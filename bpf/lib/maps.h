@@ -31,19 +31,35 @@ struct ms_counters {
 	__u64 drops[MS_REASON_MAX + 1];
 };
 
-/* The policy walk's loop keeps its state in a map: what the verifier does not
+/* The policy walk's loops keep their state in a map: what the verifier does not
  * track cannot multiply its paths. */
 struct ms_walk_state {
-	__u64 word;
-	__u64 summary;
-	__u32 index;
+	/* What is asked. */
+	struct ms_prefix source;
+	struct ms_prefix destination;
+	__u32 key;
+	__u32 possible;
+	__u32 passed_over; /* flags of rules */
+	__u32 by_protocol;
+	/* The loops'. */
+	__u32 to; /* the classes of the two addresses */
+	__u32 from;
+	__u32 tree; /* the next one, and behind the last */
+	__u32 end;
+	__u32 size;
+	__u32 half;
+	__u32 entry;
+	__u32 lists;	/* in `found` */
+	__u32 to_lists; /* those of the address that the packet goes to, at the beginning */
+	__u32 list;	/* the next one */
+	__u32 at;	/* the next candidate, 0 = the next list */
+	__u32 spread;	/* where the other address's sets are */
+	__u32 shift;
+	__u32 sets;
 	__u32 hit;
 	__u32 open_rule;
-	__u32 open_actions;
-	__u32 possible;
-	__u32 one_protocol;
-	__u32 by_protocol;
-	__u32 pad;
+	__u32 open_other; /* the first open one that would not deny */
+	__u32 found[MS_POLICY_LISTS];
 };
 
 /* Room for reads beyond the loaded bytes: no check looks further than 64 bytes
@@ -51,6 +67,10 @@ struct ms_walk_state {
 struct ms_scratch {
 	struct ms_walk_state walk;
 	struct ms_walk judged;
+	__u32 refused; /* why there is none, 0 = there is */
+	__u32 answer;  /* enum ms_prog: the program that gets it */
+	__u32 reversed;
+	__u32 protocol; /* as identified */
 	struct ms_packet packet;
 	struct ms_tcp_options options; /* of the packet, where it opens or closes */
 	__u32 matches;
@@ -85,17 +105,10 @@ BPF_F_TABLE("hash", __u32, __u32, hop_claims, MS_HOPS, MS_BPF_F_NO_PREALLOC);
 BPF_RINGBUF_OUTPUT(events, 1024);
 BPF_TABLE("prog", __u32, __u32, progs, MS_PROG_MAX);
 BPF_F_TABLE("lpm_trie", struct ms_prefix, __u32, pol_addr_t, 1, MS_BPF_F_NO_PREALLOC);
-BPF_F_TABLE("array", __u32, __u32, pol_port_t, 1, MS_BPF_F_INNER_MAP);
-/* Of the same sizes but no structs: where the template has the type information of a struct and the map
- * put in its place has none, kernels before 6.3 find them different. */
-typedef __u64 ms_rule_set_words[sizeof(struct ms_rule_set) / 8];
-typedef __u32 ms_rule_words[sizeof(struct ms_rule) / 4];
-BPF_F_TABLE("array", __u32, ms_rule_set_words, pol_set_t, 1, MS_BPF_F_INNER_MAP);
-BPF_F_TABLE("array", __u32, ms_rule_words, pol_rule_t, 1, MS_BPF_F_INNER_MAP);
+typedef __u32 ms_policy_page[MS_POLICY_PAGE];
+BPF_F_TABLE("array", __u32, ms_policy_page, pol_page_t, 1, MS_BPF_F_INNER_MAP);
 BPF_ARRAY_OF_MAPS(pol_addr, "pol_addr_t", 2);
-BPF_ARRAY_OF_MAPS(pol_port, "pol_port_t", 2);
-BPF_ARRAY_OF_MAPS(pol_set, "pol_set_t", 2);
-BPF_ARRAY_OF_MAPS(pol_rule, "pol_rule_t", 2);
+BPF_ARRAY_OF_MAPS(pol_page, "pol_page_t", 2);
 
 MS_INLINE struct ms_session *sessions_lookup(struct ms_key *key)
 {
@@ -181,19 +194,9 @@ MS_INLINE void *pol_addr_slot(int slot)
 	return pol_addr.lookup(&slot);
 }
 
-MS_INLINE void *pol_port_slot(int slot)
+MS_INLINE void *pol_page_slot(int slot)
 {
-	return pol_port.lookup(&slot);
-}
-
-MS_INLINE void *pol_set_slot(int slot)
-{
-	return pol_set.lookup(&slot);
-}
-
-MS_INLINE void *pol_rule_slot(int slot)
-{
-	return pol_rule.lookup(&slot);
+	return pol_page.lookup(&slot);
 }
 
 #else /* plain clang: the same maps with libbpf's macros */
@@ -226,9 +229,7 @@ MS_MAP(BPF_MAP_TYPE_ARRAY, __u32, struct ms_hop, hops, MS_HOPS, 0);
 MS_MAP(BPF_MAP_TYPE_HASH, __u32, __u32, hop_claims, MS_HOPS, MS_BPF_F_NO_PREALLOC);
 MS_MAP(BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, progs, MS_PROG_MAX, 0);
 MS_SLOTS(pol_addr, pol_addr_t);
-MS_SLOTS(pol_port, pol_port_t);
-MS_SLOTS(pol_set, pol_set_t);
-MS_SLOTS(pol_rule, pol_rule_t);
+MS_SLOTS(pol_page, pol_page_t);
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1024 * 4096);
@@ -318,19 +319,9 @@ MS_INLINE void *pol_addr_slot(int slot)
 	return bpf_map_lookup_elem(&pol_addr, &slot);
 }
 
-MS_INLINE void *pol_port_slot(int slot)
+MS_INLINE void *pol_page_slot(int slot)
 {
-	return bpf_map_lookup_elem(&pol_port, &slot);
-}
-
-MS_INLINE void *pol_set_slot(int slot)
-{
-	return bpf_map_lookup_elem(&pol_set, &slot);
-}
-
-MS_INLINE void *pol_rule_slot(int slot)
-{
-	return bpf_map_lookup_elem(&pol_rule, &slot);
+	return bpf_map_lookup_elem(&pol_page, &slot);
 }
 
 #endif

@@ -2,19 +2,23 @@
 /*
  * The policy walk: the first rule in priority order that matches.
  *
- * Source address, destination address and (protocol, port) each have a class,
- * and each class a set of the rules it satisfies; the intersection's lowest bit
- * is the first match. A rule that names application protocols is certain when
- * the flow can only be one of them, and open while it still may be: an open rule
- * that would decide otherwise than the certain one leaves the flow undecided.
- * fastpath/policy/evaluate.py says the same without sets; tests compare them.
+ * The address trie gives both addresses a class. A class knows the sets of addresses that hold it, and has trees: the
+ * rules *to* each of these sets, and rules *from* them (the compiler files a rule under one of its two sides). A tree
+ * leads from protocol and port to a list of candidates, rules that hold if the other address, too, is in a set. The
+ * lowest number of all lists decides, so their order does not matter. What lies where, tells struct ms_rule.
+ *
+ * A rule that names application protocols is certain when the flow can only be one of them, and open while it still
+ * may be: an open rule that would decide otherwise than the certain one leaves the flow undecided.
+ * fastpath/policy/evaluate.py says the same without tables; tests compare them.
  */
 #ifndef MS_POLICY_H
 #define MS_POLICY_H
 
-#define MS_PORT_TCP 0
-#define MS_PORT_UDP 65536
-#define MS_PORT_OTHER 131072
+#define MS_NO_RULE 0xffffffff
+/* Of the loop over candidates: one for each, and one for each list's end. */
+#define MS_POLICY_TURNS (MS_POLICY_CANDIDATES + MS_POLICY_LISTS)
+#define MS_CLASS_WORDS (sizeof(struct ms_class) / 4)
+#define MS_RULE_WORDS (sizeof(struct ms_rule) / 4)
 
 MS_INLINE __u32 all_protocols(__u8 l4)
 {
@@ -28,17 +32,6 @@ MS_INLINE __u32 all_protocols(__u8 l4)
 	return 1 << MS_PROTOCOL_UNKNOWN;
 }
 
-/* Index of the lowest set bit: the population count of the bits below it. Without
- * branches, each of which would double the verifier's paths through the walk. */
-MS_INLINE __u32 lowest_bit(__u64 x)
-{
-	x = (x & -x) - 1;
-	x = x - ((x >> 1) & 0x5555555555555555ULL);
-	x = (x & 0x3333333333333333ULL) + ((x >> 2) & 0x3333333333333333ULL);
-	x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
-	return ((x * 0x0101010101010101ULL) >> 56) & 63;
-}
-
 MS_INLINE __u64 make_word(__u64 verdict, __u64 scope, __u32 flags, __u64 reason, __u64 rule, __u64 revision)
 {
 	__u64 word = verdict | (scope << MS_WORD_SCOPE) | (reason << MS_WORD_REASON) | (rule << MS_WORD_RULE) |
@@ -50,94 +43,201 @@ MS_INLINE __u64 make_word(__u64 verdict, __u64 scope, __u32 flags, __u64 reason,
 	return word;
 }
 
-MS_INLINE struct ms_rule_set *class_of_address(void *trie, void *sets, __u32 side, const __u8 *addr)
+MS_INLINE __u32 *page_at(void *pages, __u32 location)
 {
-	struct ms_prefix key = {.prefixlen = 32 + 128, .side = side};
-	__builtin_memcpy(key.addr, addr, 16);
-	__u32 *class = bpf_map_lookup_elem(trie, &key);
-	return class ? bpf_map_lookup_elem(sets, class) : 0;
+	__u32 page = location >> 16;
+	return bpf_map_lookup_elem(pages, &page);
 }
 
-/* 0, or MS_REASON_NO_POLICY when no revision is loaded. `dport` in host order. */
-MS_INLINE int policy_walk(struct ms_config *cfg, const __u8 *src, const __u8 *dst, __u8 l4, __u32 dport, __u32 possible,
-			  struct ms_walk_state *w, struct ms_walk *out)
+/* A word of a page; `align` is a power of two, of what is read from there on. */
+MS_INLINE __u32 *word_at(__u32 *page, __u32 location, __u32 align)
+{
+	ms_opaque(location);
+	location &= MS_POLICY_PAGE - align;
+	return page + location;
+}
+
+MS_INLINE struct ms_rule *rule_at(void *pages, __u32 number)
+{
+	__u32 location = number * MS_RULE_WORDS;
+	__u32 *page = page_at(pages, location);
+	return page ? (struct ms_rule *)word_at(page, location, MS_RULE_WORDS) : 0;
+}
+
+/* The lists that follow test an address of this class. */
+MS_INLINE void test_class(struct ms_walk_state *w, struct ms_class *class, __u32 location)
+{
+	w->spread = class->spread;
+	w->shift = class->shift;
+	w->sets = location + MS_CLASS_WORDS + ((class->by_destination + class->by_source + 3) & ~3);
+}
+
+/* Without branches, here and below: each would multiply the verifier's paths through the loops. */
+MS_INLINE int in_set(struct ms_walk_state *w, __u32 *page, __u32 set)
+{
+	__u64 product = (__u32)(set * w->spread);
+	__u32 *bucket = word_at(page, w->sets + ((__u32)(product >> (w->shift & 63)) << 2), 4);
+	/* Only of zero the sign bit is set when it is made one less. */
+	__u64 found = ((__u64)(bucket[0] ^ set) - 1) | ((__u64)(bucket[1] ^ set) - 1) | ((__u64)(bucket[2] ^ set) - 1) |
+		      ((__u64)(bucket[3] ^ set) - 1);
+	ms_opaque(found);
+	return found >> 63;
+}
+
+/* Halves what is left of a tree's keys `steps` times. */
+MS_INLINE void search(struct ms_walk_state *w, __u32 *page, int steps)
+{
+#pragma nounroll
+	for (int n = 0; n < steps; n++) {
+		__u32 half = w->half >> 1, entry = w->entry;
+		__s64 before = (__u64)w->key - *word_at(page, entry + half, 1);
+		ms_opaque(before);
+		w->half = half;
+		w->entry = entry + (half & ~(__u32)(before >> 63));
+		ms_jump_back();
+	}
+}
+
+/* Adds the lists that trees have for the walk's key: each that of the last interval that does not begin behind it. */
+MS_INLINE void find_lists(struct ms_walk_state *w, void *pages, __u32 *class_page, __u32 first, __u32 count)
+{
+	w->tree = first;
+	w->end = first + count;
+#pragma nounroll
+	for (int n = 0; n < MS_POLICY_LISTS / 2; n++) {
+		__u32 tree = w->tree;
+		if (tree == w->end)
+			break;
+		w->tree = tree + 1;
+		tree = *word_at(class_page, tree, 1);
+		__u32 *page = page_at(pages, tree);
+		if (!page)
+			break;
+		w->size = *word_at(page, tree, 1);
+		w->half = w->size;
+		w->entry = tree + 2;
+		/* A tree of one page has 16,384 keys at most. */
+		if (*(volatile __u32 *)&w->size > 256)
+			search(w, page, 6);
+		search(w, page, 8);
+		__u32 list = *word_at(page, w->entry + *(volatile __u32 *)&w->size, 1), lists = w->lists;
+		__u64 some = (__u64)list + 0xffffffff;
+		ms_opaque(some);
+		w->found[lists & (MS_POLICY_LISTS - 1)] = list;
+		w->lists = lists + (__u32)(some >> 32);
+		ms_jump_back();
+	}
+}
+
+/* What the walk is about: a packet from `src` to `dst`, `dport` in host order, that may belong to these protocols. */
+MS_INLINE void policy_ask(struct ms_walk_state *w, const __u8 *src, const __u8 *dst, __u8 l4, __u32 dport,
+			  __u32 possible)
+{
+	w->source.prefixlen = 128;
+	__builtin_memcpy(w->source.addr, src, 16);
+	w->destination.prefixlen = 128;
+	__builtin_memcpy(w->destination.addr, dst, 16);
+	w->key = l4 == MS_IP_TCP ? MS_KEY_TCP + dport : l4 == MS_IP_UDP ? MS_KEY_UDP + dport : MS_KEY_OTHER + l4;
+	int known = (possible & (possible - 1)) == 0;
+	w->possible = possible;
+	w->by_protocol = known && (l4 == MS_IP_TCP || l4 == MS_IP_UDP);
+	/* `inspect` without rule files only asks to identify first. */
+	w->passed_over = known ? MS_RULE_IDENTIFY : 0;
+}
+
+/* Answers what was asked: 0, or MS_REASON_NO_POLICY when no revision is loaded. */
+MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct ms_walk *out)
 {
 	__u32 revision = cfg->revision;
 	int slot = revision & 1;
-	void *trie, *ports, *sets, *rules;
+	void *trie, *pages;
+	__u32 *page_to, *page_from, *location;
 
-	/* Out to memory and back: the loop below is verified once, not once for each value. */
-	w->possible = possible;
-	w->by_protocol = (possible & (possible - 1)) == 0 && (l4 == MS_IP_TCP || l4 == MS_IP_UDP);
-	w->one_protocol = (possible & (possible - 1)) == 0;
 	if (!revision)
 		return MS_REASON_NO_POLICY;
 	trie = pol_addr_slot(slot);
 	if (!trie)
 		return MS_REASON_NO_POLICY;
-	ports = pol_port_slot(slot);
-	if (!ports)
+	pages = pol_page_slot(slot);
+	if (!pages)
 		return MS_REASON_NO_POLICY;
-	sets = pol_set_slot(slot);
-	if (!sets)
+	location = bpf_map_lookup_elem(trie, &w->destination);
+	if (!location)
 		return MS_REASON_NO_POLICY;
-	rules = pol_rule_slot(slot);
-	if (!rules)
+	w->to = *location;
+	location = bpf_map_lookup_elem(trie, &w->source);
+	if (!location)
 		return MS_REASON_NO_POLICY;
+	w->from = *location;
+	page_to = page_at(pages, w->to);
+	if (!page_to)
+		return MS_REASON_NO_POLICY;
+	page_from = page_at(pages, w->from);
+	if (!page_from)
+		return MS_REASON_NO_POLICY;
+	struct ms_class *to = (struct ms_class *)word_at(page_to, w->to, MS_CLASS_WORDS);
+	struct ms_class *from = (struct ms_class *)word_at(page_from, w->from, MS_CLASS_WORDS);
+	__u32 *page = page_to, *other = page_from;
 
-	__u32 port_key = l4 == MS_IP_TCP   ? MS_PORT_TCP + dport
-			 : l4 == MS_IP_UDP ? MS_PORT_UDP + dport
-					   : MS_PORT_OTHER + l4;
-	__u32 *port_class = bpf_map_lookup_elem(ports, &port_key);
-	struct ms_rule_set *p = port_class ? bpf_map_lookup_elem(sets, port_class) : 0;
-	struct ms_rule_set *s = class_of_address(trie, sets, 0, src);
-	struct ms_rule_set *d = class_of_address(trie, sets, 1, dst);
-
-	possible = *(volatile __u32 *)&w->possible;
-	w->open_rule = 0;
-	w->open_actions = 0;
-	w->hit = 0;
-	if (s && d && p) {
-		w->summary = s->summary & d->summary & p->summary;
-		w->word = 0;
+	w->lists = 0;
+	find_lists(w, pages, page_to, w->to + MS_CLASS_WORDS, to->by_destination);
+	w->to_lists = w->lists;
+	find_lists(w, pages, page_from, w->from + MS_CLASS_WORDS + from->by_destination, from->by_source);
+	w->hit = MS_NO_RULE;
+	w->open_rule = MS_NO_RULE;
+	w->open_other = MS_NO_RULE;
+	w->list = 0;
+	w->at = 0;
+	test_class(w, from, w->from);
 #pragma nounroll
-		for (int n = 0; n < MS_POLICY_WORDS + MS_POLICY_CANDIDATES; n++) {
-			__u64 word = w->word;
-			if (!word) {
-				__u64 summary = w->summary;
-				if (!summary)
-					break;
-				__u32 index = lowest_bit(summary);
-				w->summary = summary & (summary - 1);
-				w->index = index;
-				w->word = s->words[index] & d->words[index] & p->words[index];
-				continue;
-			}
-			__u32 number = w->index * 64 + lowest_bit(word) + 1;
-			w->word = word & (word - 1);
-			struct ms_rule *rule = bpf_map_lookup_elem(rules, &number);
-			if (!rule)
+	for (int n = 0; n < MS_POLICY_TURNS; n++) {
+		__u32 at = w->at;
+		if (!at) {
+			__u32 list = w->list;
+			if (list == w->lists)
 				break;
-			__u32 apps = rule->apps;
-			if (!(apps & possible))
-				continue;
-			if (!(possible & ~apps) && !(rule->flags & MS_RULE_IDENTIFY)) {
-				w->hit = number;
-				break;
+			if (list == w->to_lists) {
+				other = page_to;
+				test_class(w, to, w->to);
 			}
-			/* `inspect` without rule files only asks to identify first. */
-			if (w->one_protocol && (rule->flags & MS_RULE_IDENTIFY))
-				continue;
-			if (!w->open_rule)
-				w->open_rule = number;
-			w->open_actions |= rule->action ^ MS_ACTION_DENY;
-			ms_jump_back();
+			w->list = list + 1;
+			at = w->found[list & (MS_POLICY_LISTS - 1)];
+			page = page_at(pages, at);
+			if (!page)
+				break;
 		}
+		struct ms_candidate *candidate = (struct ms_candidate *)word_at(page, at, 2);
+		__u32 number = candidate->rule, set = candidate->set;
+		/* Behind what decides already, which a list's end always is. */
+		if (number >= w->hit) {
+			w->at = 0;
+			continue;
+		}
+		w->at = at + 2;
+		if (set && !in_set(w, other, set))
+			continue;
+		struct ms_rule *rule = rule_at(pages, number);
+		if (!rule)
+			break;
+		__u32 fits = rule->apps & w->possible, identify = rule->flags & MS_RULE_IDENTIFY;
+		if (!fits || (identify & w->passed_over))
+			continue;
+		if (fits == w->possible && !identify) {
+			w->hit = number;
+			continue;
+		}
+		if (number < w->open_rule)
+			w->open_rule = number;
+		if (rule->action != MS_ACTION_DENY && number < w->open_other)
+			w->open_other = number;
+		ms_jump_back();
 	}
-	__u32 hit = w->hit, open_rule = w->open_rule, open_actions = w->open_actions;
+	__u32 hit = w->hit, open_rule = w->open_rule;
+	int open = open_rule < hit, allows = w->open_other < hit;
 
-	/* Rule 0 is the default; it lies with the others, so that it belongs to the same revision. */
-	struct ms_rule *decisive = bpf_map_lookup_elem(rules, &hit);
+	if (hit == MS_NO_RULE)
+		hit = 0;
+	struct ms_rule *decisive = rule_at(pages, hit);
 	if (!decisive)
 		return MS_REASON_NO_POLICY;
 	__u64 verdict = decisive->action;
@@ -145,14 +245,14 @@ MS_INLINE int policy_walk(struct ms_config *cfg, const __u8 *src, const __u8 *ds
 	out->flags = decisive->flags;
 	out->hash = decisive->hash;
 	/* The handshake passes while some rule may still allow. */
-	if (open_rule && (open_actions || verdict != MS_ACTION_DENY)) {
-		struct ms_rule *rule = bpf_map_lookup_elem(rules, &open_rule);
-		if (!rule)
+	if (open && (allows || verdict != MS_ACTION_DENY)) {
+		decisive = rule_at(pages, open_rule);
+		if (!decisive)
 			return MS_REASON_NO_POLICY;
 		verdict = MS_VERDICT_UNDECIDED;
 		reason = MS_REASON_PENDING;
 		hit = open_rule;
-		out->flags = rule->flags;
+		out->flags = decisive->flags;
 		out->hash = 0;
 	}
 	out->word = make_word(verdict, reason == MS_REASON_PROTOCOL ? MS_SCOPE_CONNECTION : MS_SCOPE_NONE, out->flags,

@@ -52,10 +52,9 @@ MS_INLINE int inspector_down(struct __sk_buff *skb, struct ms_packet *p, struct 
 			     __u64 word, int hook)
 {
 	__u32 flags = 0;
-	__u32 number = word_rule(word);
-	void *rules = pol_rule_slot(cfg->revision & 1);
-	if (rules) {
-		struct ms_rule *rule = bpf_map_lookup_elem(rules, &number);
+	void *pages = pol_page_slot(cfg->revision & 1);
+	if (pages) {
+		struct ms_rule *rule = rule_at(pages, word_rule(word));
 		if (rule)
 			flags = rule->flags;
 	}

@@ -33,11 +33,14 @@ SLOTS = {
     int(abi.Prog.TCP): "ms_tcp",
     int(abi.Prog.ROUTE): "ms_route",
     int(abi.Prog.ACCELERATE): "ms_accelerate",
+    int(abi.Prog.POLICY): "ms_policy",
+    int(abi.Prog.SETTLE): "ms_settle",
+    int(abi.Prog.DECIDED): "ms_decided",
 }
 PROGRAMS = (*SLOTS.values(), "ms_tap", "ms_release", "ms_wall", "ms_apply", "ms_walk")
 MAPS = (
     "fragments", "config", "stats", "scratch", "heartbeat", "managed", "hops", "hop_claims", "events", "progs",
-    "pol_addr", "pol_port", "pol_set", "pol_rule",
+    "pol_addr", "pol_page",
 )  # fmt: skip
 SESSIONS = "sessions"
 BPFFS = Path("/sys/fs/bpf")

@@ -1,156 +1,237 @@
-"""Policy to the contents of the maps that bpf/lib/policy.h walks.
+"""Policy to what bpf/lib/policy.h walks; what lies where, tells `struct ms_rule` in bpf/include/abi.h.
 
-Source address, destination address and (protocol, port) each lead to a *class*, and each
-class to the set of the rules whose condition it meets. Equal sets are stored once; class 0 is
-the empty one. Sets are ints here, bit n for the rule with index n.
+Rules are not compared with one another, so no overlap multiplies them. The addresses that rules name, a group or the
+prefixes of one `from` or `to`, are numbered *sets*. A prefix of the address trie leads to its *class*: the sets that
+hold it. A rule is filed under one of its sides, its destination unless too many rules share that and its ports: it
+stands in the *tree* of each set of that side, by protocol and port, and there as a *candidate*, which holds if the
+other address is in a set of the other side. A walk looks at the trees of both addresses' classes and at the
+candidates that they have for the port; the lowest number decides.
 
-The kernel's loop is bounded: MS_POLICY_WORDS + MS_POLICY_CANDIDATES = 320 steps. It spends one
-on each of at most 64 words of the intersection, one on each *candidate* it passes (a rule that
-depends on the application protocol, see `Rule.candidate`), and one on the rule that ends the
-walk: any other rule ends it where it is met. So 320 - 64 - 1 = 255 candidates may meet in one
-(source, destination, protocol and port), and `compile_policy` refuses a policy where more do,
-or where that takes too long to tell.
+The kernel's loop is bounded, MS_POLICY_CANDIDATES and MS_POLICY_LISTS, and a policy of which some walk might be longer
+is refused.
 """
 
 from __future__ import annotations
 
 import itertools
-import sys
 from array import array
+from bisect import bisect_right, insort
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ctypes import c_uint8, sizeof
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from fastpath import abi
+from fastpath.abi import Limit, PolicyKey
 from fastpath.document import InvalidDocumentError, Network, Problem
 from fastpath.policy.evaluate import Walk, decide
-from fastpath.policy.model import MAX_RULES, TCP, UDP, Policy, Rule, is_mapped, merged, protocol_name
+from fastpath.policy.model import (
+    ANY_APP,
+    TCP,
+    UDP,
+    Default,
+    Networks,
+    Policy,
+    Rule,
+    is_mapped,
+    merged,
+    protocol_name,
+)
 
-WORDS = int(abi.Limit.POLICY_WORDS)
-STEPS = abi.Limit.POLICY_WORDS + abi.Limit.POLICY_CANDIDATES
-MAX_CANDIDATES = STEPS - WORDS - 1
-# Intersections tried to find out whether more meet, a few seconds' worth.
-MAX_WORK = 5_000_000
+MAX_RULES = int(Limit.POLICY_RULES)
+MAX_CANDIDATES = int(Limit.POLICY_CANDIDATES)
+# Of each of the two classes of a walk.
+MAX_TREES = Limit.POLICY_LISTS // 2
+PAGE = int(Limit.POLICY_PAGE)
 
-# Where each protocol's entries begin in the port table; MS_PORT_* in policy.h.
-PORT_BASE = {TCP: 0, UDP: 65536}
-PORT_OTHER = 131072
-PORT_ENTRIES = PORT_OTHER + 256
+# Where each protocol's keys begin.
+KEY_BASE = {TCP: int(PolicyKey.TCP), UDP: int(PolicyKey.UDP)}
+KEY_OTHER = int(PolicyKey.OTHER)
+KEYS = int(PolicyKey.MAX)
 
-SOURCE = 0
-DESTINATION = 1
+# So many rules may share a set of destinations and their ports before a rule is filed under its source instead.
+CROWD = 32
+# Sets that a rule names on the side where it is not filed, each a candidate of its own; of more, one set is made.
+MAX_TESTS = 4
+# Sums of trees' lengths made to find out whether a walk would be too long, some seconds' worth.
+MAX_WORK = 500_000
+# Stretches of keys for which that is done at a time; what counts for one tree, so that the sum of MAX_TREES has room.
+_LANES = 256
+_LANE_TOP = 0xFFFF // MAX_TREES
 
-_WORD_MASK = (1 << 64) - 1
+NO_RULE = 0xFFFFFFFF
+_RULE_WORDS = sizeof(abi.Rule) // 4
+_CLASS_WORDS = sizeof(abi.Class) // 4
+_BUCKET = 4
+# Odd numbers; one of them spreads the sets of a class over few buckets.
+_SPREADS = [0x9E3779B1 * (2 * n + 1) & 0xFFFFFFFF for n in range(16)]
+# Number of all addresses, where a rule names none. It is no set: every class has its trees, and no candidate tests it.
+_ANYONE = 0
+
 # (address as a 128-bit number, prefix length), IPv4 mapped.
 _Mapped = tuple[int, int]
 _ROOT6: _Mapped = (0, 0)
 _ROOT4: _Mapped = (0xFFFF << 32, 96)
+# Keys, both within.
+_Span = tuple[int, int]
 
 
 class PolicyTooLargeError(InvalidDocumentError):
     """The policy does not fit the kernel's tables; the message has the numbers."""
 
 
+class _TreeTooLargeError(Exception):
+    """How many words a tree would take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """One entry of the address trie: `length` bits of `address` (128-bit number, IPv4 mapped)."""
 
-    side: int
     address: int
     length: int
-    number: int  # its class
+    location: int  # of its class
 
     @property
     def key(self) -> bytes:
         """As `ms_prefix`."""
         packed = (c_uint8 * 16)(*self.address.to_bytes(16, "big"))
-        return bytes(abi.Prefix(prefixlen=32 + self.length, side=self.side, addr=packed))
+        return bytes(abi.Prefix(prefixlen=self.length, addr=packed))
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Entries of each map, and what its values take in bytes (the kernel's own overhead comes on top)."""
+    """What there is of each, `longest` being the bound of a walk in candidates; the kernel's own overhead for the
+    prefixes is not in `value_bytes`.
+    """
 
     rules: int
     prefixes: int
-    sets: int
+    classes: int
+    trees: int
+    longest: int
     value_bytes: int
 
     def __str__(self) -> str:
-        return f"{self.rules} rules, {self.prefixes} prefixes, {self.sets} sets of rules, {self.value_bytes >> 10} KiB"
+        return (
+            f"{self.rules} rules, {self.prefixes} prefixes of {self.classes} classes, {self.trees} trees, "
+            f"{self.longest} candidates at most, {self.value_bytes >> 10} KiB"
+        )
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Contents of the four policy maps of one slot.
-
-    `ports` has `PORT_ENTRIES` classes: TCP by port, UDP by port, then the other IP protocols by number.
+    """Contents of the policy maps of one slot. `words` are the pages one behind the other, the last one cut short;
+    `sides` the numbers of the sets that each rule names as its destinations, and as its sources.
     """
 
     policy: Policy
     prefixes: tuple[Prefix, ...]
-    ports: array[int]
-    sets: tuple[int, ...]
+    words: array[int]
+    sides: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+    sizes: Sizes
 
-    def rule_values(self) -> list[bytes]:
-        """`ms_rule` of each rule in order. The map has the default's in front of them, as entry 0."""
-        return [
-            bytes(abi.Rule(apps=rule.apps, hash=rule.hash, action=rule.action, flags=rule.flags))
-            for rule in self.policy.rules
-        ]
-
-    def set_values(self) -> list[bytes]:
-        """`ms_rule_set` by class."""
-        return [set_value(rules) for rules in self.sets]
-
-    def port_values(self) -> bytes:
-        """The port table, u32 in the machine's order."""
-        return self.ports.tobytes()
-
-    @property
-    def sizes(self) -> Sizes:
-        """A statement of sizes."""
-        return Sizes(
-            rules=len(self.policy.rules),
-            prefixes=len(self.prefixes),
-            sets=len(self.sets),
-            value_bytes=len(self.policy.rules) * sizeof(abi.Rule)
-            + len(self.prefixes) * 4
-            + len(self.sets) * sizeof(abi.RuleSet)
-            + len(self.ports) * self.ports.itemsize,
-        )
+    def page_values(self) -> Iterator[bytes]:
+        """The pages, each as the kernel has it."""
+        for start in range(0, len(self.words), PAGE):
+            yield self.words[start : start + PAGE].tobytes().ljust(PAGE * 4, b"\0")
 
     @cached_property
-    def _trie(self) -> tuple[dict[int, dict[int, int]], ...]:
-        """By side, by prefix length from the longest on: leading bits to class."""
-        trie: tuple[dict[int, dict[int, int]], ...] = ({}, {})
+    def _trie(self) -> dict[int, dict[int, int]]:
+        """By prefix length from the longest on: leading bits to the location of a class."""
+        trie: dict[int, dict[int, int]] = {}
         for prefix in sorted(self.prefixes, key=lambda entry: -entry.length):
-            trie[prefix.side].setdefault(prefix.length, {})[prefix.address >> (128 - prefix.length)] = prefix.number
+            trie.setdefault(prefix.length, {})[prefix.address >> (128 - prefix.length)] = prefix.location
         return trie
 
     def walk(self, src: bytes, dst: bytes, l4: int, dport: int = 0, *, possible: int = 0) -> Walk:
         """Judge a flow as the kernel does, from the tables; parameters and result as of `evaluate`."""
-        return decide(self.policy, _intersection(*self.meeting(src, dst, l4, dport)), l4, possible)
+        return decide(self.policy, sorted(self._matching(src, dst, key_of(l4, dport))), l4, possible)
 
-    def meeting(self, src: bytes, dst: bytes, l4: int, dport: int = 0) -> tuple[int, int, int]:
-        """The sets of rules that a flow's source, its destination, and its protocol and port meet."""
-        port = PORT_BASE[l4] + dport if l4 in PORT_BASE else PORT_OTHER + l4
-        return (
-            self.sets[self._class_of_address(SOURCE, src)],
-            self.sets[self._class_of_address(DESTINATION, dst)],
-            self.sets[self.ports[port]],
-        )
+    def likely(self, src: bytes, dst: bytes, l4: int, dport: int = 0) -> list[int]:
+        """Indices of the rules that a flow meets in two at least of source, destination, and protocol and port."""
+        found: Counter[int] = Counter()
+        for naming, address in zip(self._naming, (dst, src), strict=True):
+            members = self._sets_of(self._class_of_address(address))
+            found.update({index for each in (_ANYONE, *members) for index in naming.get(each, ())})
+        key = key_of(l4, dport)
+        return sorted(n for n, sides in found.items() if sides > 1 or _meets(key_spans(self.policy.rules[n]), key))
 
-    def _class_of_address(self, side: int, packed: bytes) -> int:
+    @cached_property
+    def _naming(self) -> tuple[dict[int, list[int]], ...]:
+        """Indices of the rules by the sets that they name as destinations, and as sources."""
+        naming: tuple[dict[int, list[int]], ...] = ({}, {})
+        for index, sides in enumerate(self.sides):
+            for by_set, named in zip(naming, sides, strict=True):
+                for each in named:
+                    by_set.setdefault(each, []).append(index)
+        return naming
+
+    def _sets_of(self, location: int) -> set[int]:
+        _, shift, by_destination, by_source = self.words[location : location + _CLASS_WORDS]
+        first = location + _CLASS_WORDS + _aligned(by_destination + by_source, _BUCKET)
+        return set(self.words[first : first + (_BUCKET << 32 - shift)]) - {0}
+
+    def _matching(self, src: bytes, dst: bytes, key: int) -> set[int]:
+        """Indices of the rules that hold, up to one that decides."""
+        words = self.words
+        classes = [self._class_of_address(address) for address in (dst, src)]
+        found: set[int] = set()
+        for (own, first), other in zip(((classes[0], False), (classes[1], True)), reversed(classes), strict=True):
+            counts = words[own + 2], words[own + 3]
+            begin = own + _CLASS_WORDS + (counts[0] if first else 0)
+            for tree in words[begin : begin + counts[first]]:
+                size = words[tree]
+                entry = bisect_right(words, key, tree + 2, tree + 2 + size) - 1
+                at = words[entry + size]
+                while at and words[at + 1] != NO_RULE:
+                    if words[at] == _ANYONE or self._in_set(other, words[at]):
+                        found.add(words[at + 1] - 1)
+                    at += 2
+        return found
+
+    def _in_set(self, location: int, number: int) -> bool:
+        spread, shift, by_destination, by_source = self.words[location : location + _CLASS_WORDS]
+        bucket = location + _CLASS_WORDS + _aligned(by_destination + by_source, _BUCKET)
+        bucket += _BUCKET * ((number * spread & 0xFFFFFFFF) >> shift)
+        return number in self.words[bucket : bucket + _BUCKET]
+
+    def _class_of_address(self, packed: bytes) -> int:
         if len(packed) != 16:
             raise ValueError(f"an address is 16 bytes, not {len(packed)}")
         address = int.from_bytes(packed, "big")
-        for length, entries in self._trie[side].items():
-            number = entries.get(address >> (128 - length))
-            if number is not None:
-                return number
+        for length, entries in self._trie.items():
+            location = entries.get(address >> (128 - length))
+            if location is not None:
+                return location
         raise AssertionError("::/0 is always there")
+
+
+def key_of(l4: int, dport: int) -> int:
+    """Where a packet's protocol and port stand among the keys."""
+    return KEY_BASE[l4] + dport if l4 in KEY_BASE else KEY_OTHER + l4
+
+
+def key_spans(rule: Rule) -> tuple[_Span, ...]:
+    """Keys that a rule meets, inclusive ranges in order, none touching the next."""
+    if not rule.protocols:
+        return ((0, KEYS - 1),)
+    spans: list[_Span] = []
+    for l4 in rule.protocols:
+        if l4 in KEY_BASE:
+            spans += [(KEY_BASE[l4] + low, KEY_BASE[l4] + high) for low, high in rule.ports_of(l4)]
+        else:
+            spans.append((KEY_OTHER + l4, KEY_OTHER + l4))
+    return tuple(merged(spans))
+
+
+def key_text(key: int) -> str:
+    """A key for people: ``tcp/443``, ``gre``."""
+    for l4, base in KEY_BASE.items():
+        if base <= key < base + 65536:
+            return f"{protocol_name(l4)}/{key - base}"
+    return protocol_name(key - KEY_OTHER)
 
 
 def compile_policy(policy: Policy) -> Tables:
@@ -158,34 +239,298 @@ def compile_policy(policy: Policy) -> Tables:
     if len(policy.rules) > MAX_RULES:
         message = f"{len(policy.rules)} rules; the kernel's tables hold {MAX_RULES}"
         raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
-    sources = _address_sets(rule.sources for rule in policy.rules)
-    destinations = _address_sets(rule.destinations for rule in policy.rules)
-    ranges = _port_sets(policy)
-    _check_bound(policy, sources, destinations, {rules for _, _, rules in ranges})
+    sets = _Sets()
+    forest = _Forest(policy, sets)
+    classes = _classes(sets.networks)
+    pages = _Pages()
+    pages.put(_rule_words(policy.default))
+    for rule in policy.rules:
+        pages.put(_rule_words(rule))
 
-    classes: dict[int, int] = {0: 0}
-
-    def class_of(rules: int) -> int:
-        return classes.setdefault(rules, len(classes))
-
-    prefixes = tuple(
-        Prefix(side, address, length, class_of(rules))
-        for side, found in ((SOURCE, sources), (DESTINATION, destinations))
-        for (address, length), rules in found.items()
+    records: dict[tuple[int, ...], int] = {}
+    prefixes: list[Prefix] = []
+    for (address, length), members in classes.items():
+        if members not in records:
+            records[members] = pages.put_class(sets.with_unions(members), forest.trees_of(members, pages))
+        prefixes.append(Prefix(address, length, records[members]))
+    longest = _longest_walk(policy, forest, classes)
+    return Tables(
+        policy,
+        tuple(prefixes),
+        pages.words,
+        forest.sides,
+        Sizes(
+            rules=len(policy.rules),
+            prefixes=len(prefixes),
+            classes=len(records),
+            trees=len(forest.built),
+            longest=longest,
+            value_bytes=4 * (_aligned(len(pages.words), PAGE) + len(prefixes)),
+        ),
     )
-    ports = array("I")
-    assert ports.itemsize == 4
-    for first, end, rules in ranges:
-        ports.extend(array("I", (class_of(rules),)) * (end - first))
-    return Tables(policy, prefixes, ports, tuple(classes))
 
 
-def set_value(rules: int) -> bytes:
-    """A set of rules as `ms_rule_set`: its summary, then its words, u64 in the machine's order."""
-    words = array("Q", rules.to_bytes(WORDS * 8, "little"))
-    if sys.byteorder == "big":
-        words.byteswap()
-    return array("Q", (_summary(rules),)).tobytes() + words.tobytes()
+class _Sets:
+    """Sets of addresses by number, from 1 on."""
+
+    def __init__(self) -> None:
+        self.networks: dict[int, tuple[Network, ...]] = {}
+        self._numbers: dict[tuple[Network, ...], int] = {}
+        # By the id of tuples that the policy keeps alive.
+        self._known: dict[int, tuple[int, ...]] = {}
+        self._number_of: dict[int, int] = {}
+        self._unions: dict[tuple[int, ...], int] = {}
+        self._unions_of: defaultdict[int, list[int]] = defaultdict(list)
+
+    def named(self, networks: tuple[Network, ...]) -> tuple[int, ...]:
+        """The sets that a `from` or `to` names; `_ANYONE` alone where it names none."""
+        if not networks:
+            return (_ANYONE,)
+        known = self._known.get(id(networks))
+        if known is None:
+            parts = networks.parts if isinstance(networks, Networks) else (networks,)
+            known = tuple(dict.fromkeys(self._number(part) for part in parts))
+            self._known[id(networks)] = known
+        return known
+
+    def tested(self, named: tuple[int, ...]) -> tuple[int, ...]:
+        """The same to be tested: not many."""
+        if len(named) <= MAX_TESTS:
+            return named
+        if named not in self._unions:
+            number = self._unions[named] = len(self._numbers) + len(self._unions) + 1
+            for each in named:
+                self._unions_of[each].append(number)
+        return (self._unions[named],)
+
+    def with_unions(self, members: Iterable[int]) -> set[int]:
+        """Sets of a class, and those made of them."""
+        every = set(members)
+        return every.union(*(self._unions_of[each] for each in every if each in self._unions_of))
+
+    def _number(self, networks: tuple[Network, ...]) -> int:
+        # By identity first: thousands of rules name the same group, and its networks take long to compare.
+        number = self._number_of.get(id(networks))
+        if number is None:
+            number = self._numbers.setdefault(networks, len(self._numbers) + len(self._unions) + 1)
+            self.networks[number] = networks
+            self._number_of[id(networks)] = number
+        return number
+
+
+@dataclass(slots=True)
+class _Tree:
+    """Where it lies, and the lists' lengths by the keys where their intervals begin."""
+
+    location: int
+    starts: list[int]
+    lengths: list[int]
+
+    def length_at(self, key: int) -> int:
+        return self.lengths[bisect_right(self.starts, key) - 1]
+
+    def lanes(self, stretches: Sequence[Sequence[int]]) -> int:
+        """The longest list in each stretch of keys, 16 bits each, so that adding up trees is adding up numbers."""
+        tops = array("H")
+        for keys in stretches:
+            first, end = bisect_right(self.starts, keys[0]) - 1, bisect_right(self.starts, keys[-1])
+            tops.append(min(max(self.lengths[first:end]), _LANE_TOP))
+        return int.from_bytes(tops.tobytes(), "little")
+
+
+# A candidate: its rule's number, the set that it tests, the keys of its rule, and whether it ends every walk that
+# gets to it.
+_Entry = tuple[int, int, tuple[_Span, ...], bool]
+# The side that a tree's rules are filed under, and its sets: more than one where a class has too many trees.
+_Name = tuple[bool, tuple[int, ...]]
+
+
+class _Forest:
+    """All trees, built when a class asks for them."""
+
+    def __init__(self, policy: Policy, sets: _Sets) -> None:
+        self._policy = policy
+        self._entries: tuple[dict[int, list[_Entry]], ...] = ({}, {})
+        self.built: dict[_Name, _Tree] = {}
+        self._names: dict[tuple[int, ...], tuple[list[_Name], ...]] = {}
+        self.sides = [(sets.named(rule.destinations), sets.named(rule.sources)) for rule in policy.rules]
+        spans = _spans_of(policy.rules)
+        crowds: tuple[Counter[tuple[int, int]], ...] = (Counter(), Counter())
+        for named, keys in zip(self.sides, spans, strict=True):
+            for crowd, side in zip(crowds, named, strict=True):
+                crowd.update((each, id(keys)) for each in side)
+        for number, (rule, named, keys) in enumerate(zip(policy.rules, self.sides, spans, strict=True), 1):
+            # Between equal ones it is better not to burden every packet.
+            weights = [
+                (max(crowd[each, id(keys)] for each in side), side == (_ANYONE,))
+                for crowd, side in zip(crowds, named, strict=True)
+            ]
+            by_source = weights[0][0] > CROWD and weights[1] < weights[0]
+            filed = self._entries[by_source]
+            tests = sets.tested(named[not by_source])
+            for each in named[by_source]:
+                entries = filed.setdefault(each, [])
+                entries += [(number, test, keys, test == _ANYONE and not rule.candidate) for test in tests]
+
+    def names_of(self, members: tuple[int, ...]) -> tuple[list[_Name], ...]:
+        """The trees of a class by destination, and those by source."""
+        if members not in self._names:
+            found = []
+            for by_source in (False, True):
+                filed = self._entries[by_source]
+                own = [each for each in (_ANYONE, *members) if each in filed]
+                names: list[_Name] = [(by_source, (each,)) for each in own]
+                found.append(names if len(names) <= MAX_TREES else [(by_source, tuple(own))])
+            self._names[members] = tuple(found)
+        return self._names[members]
+
+    def trees_of(self, members: tuple[int, ...], pages: _Pages) -> tuple[list[int], ...]:
+        """Where they are."""
+        found = []
+        for names in self.names_of(members):
+            for name in names:
+                if name not in self.built:
+                    self.built[name] = self._build(name, pages)
+            found.append([self.built[name].location for name in names])
+        return tuple(found)
+
+    def _build(self, name: _Name, pages: _Pages) -> _Tree:
+        entries = self.entries_of(name)
+        try:
+            return pages.put_tree(entries)
+        except _TreeTooLargeError as error:
+            rule = self._policy.rules[entries[-1][0] - 1]
+            message = (
+                f"{len(entries)} rules share {'a source' if name[0] else 'a destination'} with {rule.id!r} and have "
+                f"so many ports and ranges that they take {error} words; the kernel's tables hold {PAGE}"
+            )
+            raise PolicyTooLargeError([Problem(rule.file or self._policy.file, rule.line, "rules", message)]) from None
+
+    def entries_of(self, name: _Name) -> list[_Entry]:
+        """The candidates of a tree in the order of their rules."""
+        by_source, sets = name
+        lists = [self._entries[by_source][each] for each in sets]
+        return lists[0] if len(lists) == 1 else sorted(set(itertools.chain.from_iterable(lists)))
+
+
+def _spans_of(rules: Sequence[Rule]) -> list[tuple[_Span, ...]]:
+    """Keys of each rule; the same object for the same keys."""
+    known: dict[object, tuple[_Span, ...]] = {}
+    same: dict[tuple[_Span, ...], tuple[_Span, ...]] = {}
+    found = []
+    for rule in rules:
+        fields = (rule.protocols, rule.ports, rule.udp_ports)
+        if fields not in known:
+            spans = key_spans(rule)
+            known[fields] = same.setdefault(spans, spans)
+        found.append(known[fields])
+    return found
+
+
+@dataclass(slots=True)
+class _Pages:
+    """Words, of which nothing lies across two pages."""
+
+    words: array[int] = field(default_factory=lambda: array("I"))
+
+    def make_room(self, count: int, align: int = _BUCKET) -> int:
+        """Where as many words will lie that are put next."""
+        words = self.words
+        at = _aligned(len(words), align)
+        if at % PAGE + count > PAGE:
+            at = _aligned(at, PAGE)
+        words.frombytes(bytes(4 * (at - len(words))))
+        return at
+
+    def put(self, values: Iterable[int]) -> None:
+        """At the end."""
+        self.words.extend(values)
+
+    def put_class(self, sets: set[int], trees: tuple[list[int], ...]) -> int:
+        """A class; where it lies."""
+        count = sum(map(len, trees))
+        spread, shift, buckets = _buckets(sets)
+        at = self.make_room(_CLASS_WORDS + _aligned(count, _BUCKET) + len(buckets))
+        self.put((spread, shift, *map(len, trees), *itertools.chain(*trees)))
+        self.make_room(len(buckets))
+        self.put(buckets)
+        return at
+
+    def put_tree(self, entries: Sequence[_Entry]) -> _Tree:
+        """A tree of candidates in order."""
+        starts, lists = _intervals(entries)
+        size = 1 << (len(starts) - 1).bit_length()
+        distinct = dict.fromkeys(lists)
+        words = 2 + 2 * size + sum(2 * len(each) + 2 for each in distinct if each)
+        if words > PAGE:
+            raise _TreeTooLargeError(words)
+        at = self.make_room(words)
+        begin = at + 2 + 2 * size
+        where = {}
+        packed = array("I")
+        for each in distinct:
+            if not each:
+                where[each] = 0
+                continue
+            where[each] = begin + len(packed)
+            for index in each:
+                packed.extend((entries[index][1], entries[index][0]))
+            packed.extend((_ANYONE, NO_RULE))
+        fill = size - len(starts)
+        self.put((size, 0, *starts, *[0xFFFFFFFF] * fill, *[where[each] for each in lists], *[0] * fill))
+        self.put(packed)
+        return _Tree(at, starts, [len(each) for each in lists])
+
+
+def _intervals(entries: Sequence[_Entry]) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Where intervals of keys begin, and the indices of the candidates in each, up to one that ends the walk."""
+    edges: dict[int, list[int]] = {0: []}
+    for index, (_, _, spans, _) in enumerate(entries):
+        for low, high in spans:
+            edges.setdefault(low, []).append(index)
+            edges.setdefault(high + 1, []).append(~index)
+    edges.pop(KEYS, None)
+    active: list[int] = []
+    enders: list[int] = []
+    starts: list[int] = []
+    lists: list[tuple[int, ...]] = []
+    for key in sorted(edges):
+        for change in edges[key]:
+            index = change if change >= 0 else ~change
+            for row in (active, enders) if entries[index][3] else (active,):
+                if change >= 0:
+                    insort(row, index)
+                else:
+                    row.remove(index)
+        found = tuple(active[: bisect_right(active, enders[0])] if enders else active)
+        if not lists or found != lists[-1]:
+            starts.append(key)
+            lists.append(found)
+    return starts, lists
+
+
+def _buckets(sets: set[int]) -> tuple[int, int, list[int]]:
+    """Multiplier, shift, and the buckets' words."""
+    for bits in itertools.count(0):
+        shift = 32 - bits
+        for spread in _SPREADS if bits else _SPREADS[:1]:
+            buckets: list[list[int]] = [[] for _ in range(1 << bits)]
+            for number in sorted(sets):
+                buckets[(number * spread & 0xFFFFFFFF) >> shift].append(number)
+            if all(len(bucket) <= _BUCKET for bucket in buckets):
+                return spread, shift, [n for bucket in buckets for n in (*bucket, *[0] * (_BUCKET - len(bucket)))]
+    raise AssertionError
+
+
+def _aligned(count: int, align: int) -> int:
+    return -(-count // align) * align
+
+
+def _rule_words(rule: Rule | Default) -> array[int]:
+    apps, meaning = (rule.apps, rule.hash) if isinstance(rule, Rule) else (ANY_APP, 0)
+    words = array("I")
+    words.frombytes(bytes(abi.Rule(apps=apps, hash=meaning, action=rule.action, flags=rule.flags)))
+    return words
 
 
 def _mapped(network: Network) -> _Mapped:
@@ -197,132 +542,111 @@ def _mapped(network: Network) -> _Mapped:
     return address, network.prefixlen
 
 
-def _address_sets(networks_of: Iterable[Sequence[Network]]) -> dict[_Mapped, int]:
-    """The rules that each prefix satisfies, by prefix: those of its own, and of all that contain it in its family.
+def _classes(networks_of: Mapping[int, Sequence[Network]]) -> dict[_Mapped, tuple[int, ...]]:
+    """The sets that hold each prefix: those that name it, and all that name one around it in its family.
 
-    Both families' roots are always there: a short IPv6 prefix never covers IPv4.
+    Both families' roots are always there: a short IPv6 prefix never holds IPv4.
     """
-    own: tuple[dict[_Mapped, int], dict[_Mapped, int]] = ({_ROOT4: 0}, {_ROOT6: 0})
-    for index, networks in enumerate(networks_of):
-        bit = 1 << index
-        if not networks:
-            own[0][_ROOT4] |= bit
-            own[1][_ROOT6] |= bit
+    own: tuple[dict[_Mapped, list[int]], dict[_Mapped, list[int]]] = ({_ROOT4: []}, {_ROOT6: []})
+    for number, networks in networks_of.items():
         for network in networks:
-            prefix = _mapped(network)
-            family = own[0] if network.version == 4 else own[1]
-            family[prefix] = family.get(prefix, 0) | bit
-    result: dict[_Mapped, int] = {}
+            own[network.version == 6].setdefault(_mapped(network), []).append(number)
+    result: dict[_Mapped, tuple[int, ...]] = {}
     for family in own:
-        around: list[tuple[int, int, int]] = []  # prefixes that contain the next one, outermost first
+        around: list[tuple[int, int, tuple[int, ...]]] = []  # prefixes that hold the next one, outermost first
         for address, length in sorted(family):
             while around and address >> (128 - around[-1][1]) != around[-1][0] >> (128 - around[-1][1]):
                 around.pop()
-            rules = family[address, length] | (around[-1][2] if around else 0)
-            around.append((address, length, rules))
-            result[address, length] = rules
+            members = tuple(family[address, length])
+            if around:
+                members = tuple(sorted({*members, *around[-1][2]}))
+            around.append((address, length, members))
+            result[address, length] = members
     return result
 
 
-def port_spans(rule: Rule) -> list[tuple[int, int]]:
-    """Entries of the port table that a rule meets, inclusive ranges in order, none touching the next."""
-    if not rule.protocols:
-        return [(0, PORT_ENTRIES - 1)]
-    spans: list[tuple[int, int]] = []
-    for l4 in rule.protocols:
-        if l4 in PORT_BASE:
-            spans += [(PORT_BASE[l4] + low, PORT_BASE[l4] + high) for low, high in rule.ports_of(l4)]
-        else:
-            spans.append((PORT_OTHER + l4, PORT_OTHER + l4))
-    return merged(spans)
+def _longest_walk(policy: Policy, forest: _Forest, classes: Mapping[_Mapped, tuple[int, ...]]) -> int:
+    """Candidates that a walk looks at, at most. A policy of which some walk might be longer than the kernel's is
+    refused.
+    """
+    longest = 0
+    for of_ipv4 in (True, False):
+        members = {found for (address, _), found in classes.items() if (address >> 32 == _ROOT4[0] >> 32) == of_ipv4}
+        rows = tuple({_Row.of(forest, each, side) for each in members} for side in (0, 1))
+        tops = [max(row.bound for row in side) for side in rows]
+        if sum(tops) <= MAX_CANDIDATES:
+            longest = max(longest, sum(tops))
+            continue
+        # Only of these a pair may be too long.
+        crowded = [
+            [row for row in side if row.bound + top > MAX_CANDIDATES]
+            for side, top in zip(rows, reversed(tops), strict=True)
+        ]
+        longest = max(longest, _longest_pair(policy, forest, crowded))
+    return longest
 
 
-def _port_sets(policy: Policy) -> list[tuple[int, int, int]]:
-    """The port table as (first entry, end, rules) without gaps; a sweep over the ranges' edges."""
-    edges: dict[int, int] = dict.fromkeys([*range(PORT_OTHER, PORT_ENTRIES), *PORT_BASE.values()], 0)
-    for index, rule in enumerate(policy.rules):
-        bit = 1 << index
-        # A set changes where a span begins and behind its end; a rule's own spans don't overlap.
-        for first, last in port_spans(rule):
-            for edge in (first, last + 1):
-                edges[edge] = edges.get(edge, 0) ^ bit
-    result: list[tuple[int, int, int]] = []
-    order = sorted({*edges, PORT_ENTRIES})
-    rules = 0
-    for first, end in itertools.pairwise(order):
-        rules ^= edges[first]
-        result.append((first, end, rules))
-    return result
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A class's trees of one side; their lists are as long together as `bound` at most."""
+
+    names: tuple[_Name, ...]
+    bound: int
+
+    @classmethod
+    def of(cls, forest: _Forest, members: tuple[int, ...], side: int) -> _Row:
+        names = tuple(forest.names_of(members)[side])
+        return cls(names, sum(max(forest.built[name].lengths) for name in names))
 
 
-def _check_bound(
-    policy: Policy, sources: Mapping[_Mapped, int], destinations: Mapping[_Mapped, int], ports: Iterable[int]
-) -> None:
-    """Refuse a policy that some walk of the kernel could not finish."""
-    candidates = sum(1 << index for index, rule in enumerate(policy.rules) if rule.candidate)
-    crowds = _crowded({rules & candidates for rules in ports})
-    # Candidates meet where the innermost of their prefixes are, so only those that a source's own
-    # candidates name need be tried as destinations.
-    named = [[destinations[_mapped(n)] for n in rule.destinations] for rule in policy.rules]
-    anywhere = [destinations[_ROOT4], destinations[_ROOT6]]
+def _longest_pair(policy: Policy, forest: _Forest, sides: Sequence[Sequence[_Row]]) -> int:
+    """The same of these rows. Keys are looked at together in so many stretches, and those stretches again where a walk
+    seems too long.
+    """
+    trees = {name: forest.built[name] for side in sides for row in side for name in row.names}
+    longest = 0
     work = 0
-    for by_source in _crowded({rules & candidates for rules in sources.values()}) if crowds else ():
-        reached = {rules & by_source for index in bits(by_source) for rules in named[index] or anywhere}
-        work += by_source.bit_count()
-        for by_address in _crowded(reached):
-            for crowd in crowds:
-                if (crowd & by_address).bit_count() > MAX_CANDIDATES:
-                    _refuse(policy, crowd & by_address)
-            work += len(crowds)
-            if work > MAX_WORK:
-                message = (
-                    f"{candidates.bit_count()} rules depend on the application protocol (`app`, or `inspect` without "
-                    f"`rules`), and overlap so much that it cannot be told whether no more than {MAX_CANDIDATES} meet "
-                    "for one source, destination and port: narrow some of them"
-                )
-                raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
+    stretches = [sorted({start for tree in trees.values() for start in tree.starts})]
+    while stretches:
+        keys = stretches.pop()
+        size = -(-len(keys) // _LANES)
+        lanes = [keys[at : at + size] for at in range(0, len(keys), size)]
+        work += sum(map(len, sides)) + len(trees)
+        if work > MAX_WORK:
+            message = (
+                f"rules overlap so much that it cannot be told whether no more than {MAX_CANDIDATES} of them meet for "
+                "one source, destination and port: narrow some of them"
+            )
+            raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
+        packed = {name: tree.lanes(lanes) for name, tree in trees.items()}
+        tops = [[0] * len(lanes) for _ in sides]
+        for top, side in zip(tops, sides, strict=True):
+            for row in side:
+                counts = array("H", sum(packed[name] for name in row.names).to_bytes(2 * len(lanes), "little"))
+                top[:] = map(max, top, counts)
+        for lane, count in zip(lanes, map(sum, zip(*tops, strict=True)), strict=True):
+            if count <= MAX_CANDIDATES:
+                longest = max(longest, count)
+            elif len(lane) > 1:
+                stretches.append(lane)
+            else:
+                _refuse(policy, forest, sides, lane[0])
+    return longest
 
 
-def _crowded(sets: Iterable[int]) -> list[int]:
-    """Those with more candidates than a walk can pass, the largest first: most likely to be refused."""
-    return sorted((rules for rules in sets if rules.bit_count() > MAX_CANDIDATES), key=int.bit_count, reverse=True)
-
-
-def _refuse(policy: Policy, crowd: int) -> None:
-    index = list(bits(crowd))[MAX_CANDIDATES]
-    rule = policy.rules[index]
-    over = "/".join(map(protocol_name, rule.protocols)) or "any protocol"
+def _refuse(policy: Policy, forest: _Forest, sides: Iterable[Iterable[_Row]], key: int) -> None:
+    trees = forest.built
+    found = [max(side, key=lambda row: sum(trees[name].length_at(key) for name in row.names)) for side in sides]
+    names = [name for row in found for name in row.names]
+    count = sum(trees[name].length_at(key) for name in names)
+    entries = sorted({entry for name in names for entry in forest.entries_of(name) if _meets(entry[2], key)})
+    rule = policy.rules[entries[min(MAX_CANDIDATES, len(entries) - 1)][0] - 1]
     message = (
-        f"{crowd.bit_count()} rules that depend on the application protocol (`app`, or `inspect` without `rules`) "
-        f"meet for one source, destination and port over {over}; the kernel's walk holds {MAX_CANDIDATES}, "
-        f"and {rule.id!r} is the next"
+        f"for one source and one destination, {count} rules have to be looked at over {key_text(key)}; the kernel's "
+        f"walk holds {MAX_CANDIDATES}, and {rule.id!r} is the next"
     )
     raise PolicyTooLargeError([Problem(rule.file or policy.file, rule.line, "rules", message)])
 
 
-def _summary(rules: int) -> int:
-    return sum(1 << index for index in range(WORDS) if rules >> (index * 64) & _WORD_MASK)
-
-
-def bits(rules: int) -> Iterator[int]:
-    """Indices of a set's rules, in order."""
-    while rules:
-        low = rules & -rules
-        yield low.bit_length() - 1
-        rules ^= low
-
-
-def _intersection(*sets: int) -> Iterator[int]:
-    """Rules of all sets in order, as far as the kernel's loop goes, counting its steps."""
-    summary, rules = _WORD_MASK, (1 << MAX_RULES) - 1
-    for members in sets:
-        summary &= _summary(members)
-        rules &= members
-    steps = STEPS
-    for index in bits(summary):
-        steps -= 1
-        for bit in bits(rules >> (index * 64) & _WORD_MASK):
-            if steps <= 0:
-                return
-            steps -= 1
-            yield index * 64 + bit
+def _meets(spans: Sequence[_Span], key: int) -> bool:
+    return any(low <= key <= high for low, high in spans)

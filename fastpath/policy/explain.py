@@ -12,7 +12,7 @@ from typing import Any
 
 from fastpath.abi import Protocol, RuleFlag, Verdict
 from fastpath.document import Network
-from fastpath.policy.compile import Tables, bits
+from fastpath.policy.compile import Tables
 from fastpath.policy.describe import app_names, named, port_text, port_texts
 from fastpath.policy.evaluate import Walk
 from fastpath.policy.model import (
@@ -126,12 +126,9 @@ def explain(tables: Tables, flow: Flow) -> Explanation:
             known = tables.walk(*where, possible=1 << Protocol[name.upper()])
             if (known.verdict, known.rule) != (walk.verdict, walk.rule):
                 later.setdefault((known.verdict, known.rule), Outcome([], known)).apps.append(name)
-    by_source, by_destination, by_port = tables.meeting(*where)
-    # Of these at least two conditions hold.
-    likely = by_source & by_destination | by_source & by_port | by_destination & by_port
     near: list[Near] = []
     more = 0
-    for index in bits(likely):
+    for index in tables.likely(*where):
         failed = [each for each in conditions(policy.rules[index], flow) if each.met is None]
         if len(failed) != 1:
             continue

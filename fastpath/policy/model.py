@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from fastpath.abi import Action, Limit, Protocol, RuleFlag
+from fastpath.abi import Action, Protocol, RuleFlag
 from fastpath.document import Network
 
 ICMP = 1
@@ -21,8 +21,8 @@ PROTOCOL_NUMBERS = {
     "icmp": ICMP, "tcp": TCP, "udp": UDP, "icmp6": ICMP6, "gre": 47, "esp": 50, "ah": 51, "sctp": 132,
 }  # fmt: skip
 
-# A set of rules is one bit per rule, 64 words of 64 bits.
-MAX_RULES = Limit.POLICY_WORDS * 64
+# Of a file; the compiler tells what fits.
+MAX_RULES = 1_000_000
 MAX_PRIORITY = 65535
 DEFAULT_PRIORITY = 1000
 # `Rule.apps` of a rule that names no application protocol.

@@ -115,7 +115,7 @@ def _rules(lists: Sequence[Node], shared: _Shared) -> Iterator[Rule]:
         items = node.attempt(Node.items) or []
         count += len(items)
         if count > MAX_RULES:
-            node.report(f"{count} rules; the kernel's tables hold {MAX_RULES}")
+            node.report(f"{count} rules; a policy has {MAX_RULES} at most")
             return
         for item in items:
             rule = item.attempt(lambda node: _rule(node, shared))

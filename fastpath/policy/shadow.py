@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from fastpath.abi import Action
 from fastpath.document import Network
-from fastpath.policy.compile import PORT_BASE, PORT_OTHER, bits, port_spans
+from fastpath.policy.compile import KEY_BASE, KEY_OTHER, key_spans
 from fastpath.policy.model import ICMP, ICMP6, TCP, UDP, Policy, Rule, all_protocols, merged
 
 # About a microsecond each: for one rule, and for all of them.
@@ -39,10 +39,10 @@ _OTHERS = sorted({ICMP, TCP, UDP, ICMP6})
 # Stretches of the port table whose flows have the same choice of application protocols. TCP and UDP have their own
 # entries by port, so the entries of their numbers among the others stand for no flow.
 _STRETCHES: tuple[tuple[int, int, int], ...] = (
-    *((PORT_BASE[l4], PORT_BASE[l4] + 65535, all_protocols(l4)) for l4 in (TCP, UDP)),
-    *((PORT_OTHER + l4, PORT_OTHER + l4, all_protocols(l4)) for l4 in (ICMP, ICMP6)),
+    *((KEY_BASE[l4], KEY_BASE[l4] + 65535, all_protocols(l4)) for l4 in (TCP, UDP)),
+    *((KEY_OTHER + l4, KEY_OTHER + l4, all_protocols(l4)) for l4 in (ICMP, ICMP6)),
     *(
-        (PORT_OTHER + before + 1, PORT_OTHER + after - 1, all_protocols(before + 1))
+        (KEY_OTHER + before + 1, KEY_OTHER + after - 1, all_protocols(before + 1))
         for before, after in itertools.pairwise([-1, *_OTHERS, 256])
         if before + 1 < after
     ),
@@ -97,7 +97,7 @@ class _Shadows:
             "", policy.default.action, reset=policy.default.reset, log=policy.default.log,
             monitor=policy.default.monitor,
         )  # fmt: skip
-        entries = [port_spans(rule) for rule in policy.rules]
+        entries = [key_spans(rule) for rule in policy.rules]
         self._shapes = {
             version: [
                 (_addresses(rule.sources, version), _addresses(rule.destinations, version), own)
@@ -194,7 +194,7 @@ class _Shadows:
     def _widest(self, rules: int, version: int, point: Sequence[_Span], box: _Box) -> tuple[int, _Block]:
         """Of rules that have this point, one that takes much of the box, and its block around the point."""
         # The first and the last of them are the wide ones most often: policies go from narrow to wide or the other way.
-        some = {*itertools.islice(bits(rules), _TRIED), rules.bit_length() - 1}
+        some = {*itertools.islice(_bits(rules), _TRIED), rules.bit_length() - 1}
         blocks = [(other, _block(self._shapes[version][other], point)) for other in sorted(some)]
         taken = [(self._share(other, block, box), other, block) for other, block in blocks if block is not None]
         _, other, block = max(taken)
@@ -214,7 +214,7 @@ class _Shadows:
             stack = [(start, behind)]
             while stack:
                 box, others = stack.pop()
-                for other in bits(others):
+                for other in _bits(others):
                     self._spend(1)
                     block = _block(shapes[other], box.spans)
                     if block is None:
@@ -282,6 +282,14 @@ class _Overlaps:
             spend(1 + (end - first) // _UNIONS)
             self._known[span] = functools.reduce(operator.or_, self._sets[first:end], 0)
         return self._known[span]
+
+
+def _bits(rules: int) -> Iterator[int]:
+    """Indices of a set's rules, in order."""
+    while rules:
+        low = rules & -rules
+        yield low.bit_length() - 1
+        rules ^= low
 
 
 def _same(rule: Rule, other: Rule, carried: int) -> bool:

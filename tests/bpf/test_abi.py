@@ -78,7 +78,17 @@ def test_config_as_the_kernel_reads_it(kernel: Kernel) -> None:
 
 def test_fields_cover_their_structs() -> None:
     # Explicit padding only: what the compiler adds in C would be missing here.
-    for kind in (abi.Key, abi.Session, abi.Rule, abi.RuleSet, abi.Prefix, abi.Config, abi.Fragment, abi.Command):
+    for kind in (
+        abi.Key,
+        abi.Session,
+        abi.Rule,
+        abi.Class,
+        abi.Candidate,
+        abi.Prefix,
+        abi.Config,
+        abi.Fragment,
+        abi.Command,
+    ):
         spans = sorted((getattr(kind, name).offset, getattr(kind, name).size) for name, *_ in kind._fields_)
         for (offset, length), (following, _) in itertools.pairwise(spans):
             assert offset + length == following, kind

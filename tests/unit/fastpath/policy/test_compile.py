@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Iterator
-from ctypes import sizeof
+from ctypes import Structure, sizeof
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -13,23 +14,15 @@ from fastpath import abi
 from fastpath.abi import Action, Protocol, Verdict
 from fastpath.document import Network
 from fastpath.policy import compile  # noqa: A004
-from fastpath.policy.compile import (
-    MAX_CANDIDATES,
-    PORT_BASE,
-    PORT_ENTRIES,
-    PORT_OTHER,
-    PolicyTooLargeError,
-    compile_policy,
-    set_value,
-)
+from fastpath.policy.compile import MAX_CANDIDATES, PolicyTooLargeError, Tables, compile_policy
 from fastpath.policy.evaluate import evaluate
 from fastpath.policy.model import (
     ANY_APP,
     ICMP,
-    MAX_RULES,
     TCP,
     UDP,
     Default,
+    Networks,
     Policy,
     Rule,
     RuleFileUse,
@@ -167,87 +160,145 @@ def test_same_as_the_naive_evaluator_over_many_words(size: int) -> None:
     assert deepest > size // 4
 
 
-def test_full_tables() -> None:
-    # One rule for each port, so that the walk has to find it in the last word too.
-    policy = Policy(
-        tuple(Rule(f"r{n}", Action.ALLOW, protocols=(TCP,), ports=((n * 16, n * 16 + 15),)) for n in range(MAX_RULES))
-    )
-    tables = compile_policy(policy)
+def test_as_many_ports_as_a_tree_has() -> None:
+    members = tuple(Rule(f"r{n}", Action.ALLOW, protocols=(TCP,), ports=((n * 16, n * 16 + 15),)) for n in range(4096))
+    tables = compile_policy(Policy(members))
     for number in (0, 63, 64, 2047, 4095):
         for port in (number * 16, number * 16 + 15):
             assert tables.walk(bytes(16), bytes(16), TCP, port).rule == number + 1
     assert tables.walk(bytes(16), bytes(16), UDP, 80).verdict == Verdict.DENY
-    assert tables.sizes.rules == 4096
-    assert tables.sizes.sets == 4098  # a port each, the empty one, all of them
-    assert "4096 rules, 4 prefixes, 4098 sets" in str(tables.sizes)
+    assert str(tables.sizes) == "4096 rules, 2 prefixes of 1 classes, 1 trees, 1 candidates at most, 512 KiB"
 
 
 # --- layout ----------------------------------------------------------------------------------------------------------
 
 
-def test_prefix_keys() -> None:
-    rule = Rule("r", Action.ALLOW, (ip_network("10.1.0.0/16"),), (ip_network("fd00::/8"),))
-    tables = compile_policy(Policy((rule,)))
-    keys = {
-        (key.side, key.prefixlen - 32, bytes(key.addr)): tables.sets[prefix.number]
-        for prefix, key in ((prefix, abi.Prefix.from_buffer_copy(prefix.key)) for prefix in tables.prefixes)
+def record(tables: Tables, kind: type[Structure], location: int) -> Any:
+    return kind.from_buffer_copy(tables.words[location : location + sizeof(kind) // 4].tobytes())
+
+
+def locations(tables: Tables) -> dict[tuple[int, bytes], int]:
+    """Of classes, by length and address of their prefixes."""
+    keys = ((abi.Prefix.from_buffer_copy(prefix.key), prefix.location) for prefix in tables.prefixes)
+    return {(key.prefixlen, bytes(key.addr)): location for key, location in keys}
+
+
+def test_prefixes_and_classes() -> None:
+    inner, outer = ip_network("10.1.0.0/16"), ip_network("10.0.0.0/8")
+    rules = Rule("a", Action.ALLOW, (inner,), (ip_network("fd00::/8"),)), Rule("b", Action.DENY, (), (outer,))
+    tables = compile_policy(Policy(rules))
+    where = locations(tables)
+    assert {key: set(tables._sets_of(location)) for key, location in where.items()} == {
+        (0, mapped("::")): set(),
+        (8, mapped("fd00::")): {1},
+        (96, mapped("0.0.0.0")): set(),
+        (104, mapped("10.0.0.0")): {3},
+        (112, mapped("10.1.0.0")): {2, 3},
     }
-    assert keys == {
-        (0, 0, mapped("::")): 0,
-        (0, 96, mapped("0.0.0.0")): 0,
-        (0, 112, mapped("10.1.0.0")): 1,
-        (1, 0, mapped("::")): 0,
-        (1, 96, mapped("0.0.0.0")): 0,
-        (1, 8, mapped("fd00::")): 1,
+    # Equal ones are stored once, and rules are filed under what they go to.
+    assert where[0, mapped("::")] == where[96, mapped("0.0.0.0")]
+    found = {key: record(tables, abi.Class, location) for key, location in where.items()}
+    assert {key: (each.by_destination, each.by_source) for key, each in found.items()} == {
+        (0, mapped("::")): (0, 0),
+        (8, mapped("fd00::")): (1, 0),
+        (96, mapped("0.0.0.0")): (0, 0),
+        (104, mapped("10.0.0.0")): (1, 0),
+        (112, mapped("10.1.0.0")): (1, 0),
     }
 
 
-def test_port_table() -> None:
+def test_a_tree() -> None:
+    web = Rule("web", Action.ALLOW, (ip_network("10.0.0.0/8"),), protocols=(TCP,), ports=((80, 81), (82, 83)))
+    dns = Rule("dns", Action.ALLOW, protocols=(TCP, UDP), ports=((53, 53),))
+    ping = Rule("ping", Action.DENY, (ip_network("10.0.0.0/8"),), protocols=(ICMP,))
+    every = Rule("every", Action.DENY)
+    behind = Rule("behind", Action.ALLOW)
+    tables = compile_policy(Policy((web, dns, ping, every, behind)))
+    root = locations(tables)[0, mapped("::")]
+    assert record(tables, abi.Class, root).by_destination == 1
+    tree = tables.words[root + sizeof(abi.Class) // 4]
+    assert tree % 4 == 0
+    size = tables.words[tree]
+    starts = list(tables.words[tree + 2 : tree + 2 + size])
+    udp, other = int(abi.PolicyKey.UDP), int(abi.PolicyKey.OTHER)
+    keys = [0, 53, 54, 80, 84, udp + 53, udp + 54, other + ICMP, other + ICMP + 1]
+    assert starts == [*keys, *[0xFFFFFFFF] * (16 - len(keys))]
+
+    def candidates_at(location: int) -> list[tuple[int, int]]:
+        found = []
+        while tables.words[location + 1] != 0xFFFFFFFF:
+            found.append((tables.words[location], tables.words[location + 1]))
+            location += 2
+        return found
+
+    lists = [candidates_at(location) for location in tables.words[tree + 2 + size : tree + 2 + size + len(keys)]]
+    only, dns_first = [(0, 4)], [(0, 2)]
+    assert lists == [only, dns_first, only, [(1, 1), (0, 4)], only, dns_first, only, [(1, 3), (0, 4)], only]
+
+
+def test_rules_stand_at_their_numbers() -> None:
+    rule = Rule("r", Action.INSPECT, apps=HTTP, protocols=(TCP,), rule_files=FILES, reset=True)
+    tables = compile_policy(Policy((rule,), Default(Action.ALLOW)))
+    value = record(tables, abi.Rule, 8)
+    assert (value.apps, value.hash, value.action, value.flags) == (HTTP, rule.hash, Action.INSPECT, rule.flags)
+    value = record(tables, abi.Rule, 0)
+    assert (value.apps, value.hash, value.action, value.flags) == (ANY_APP, 0, Action.ALLOW, Default().flags)
+
+
+def test_pages_are_whole_and_nothing_lies_across_two() -> None:
+    # A tree of some 25,000 words at each of five addresses.
+    ports = tuple((n, n) for n in range(0, 8192, 2))
+    members = tuple(
+        Rule(f"r{n}", Action.ALLOW, (), (ip_network((0x0A000000 + n, 32)),), (TCP,), ports) for n in range(5)
+    )
+    tables = compile_policy(Policy(members))
+    pages = list(tables.page_values())
+    assert {len(page) for page in pages} == {4 * abi.Limit.POLICY_PAGE}
+    assert len(pages) > 1
+    for n in range(5):
+        for port, rule in ((0, n + 1), (1, 0), (8190, n + 1), (8192, 0)):
+            assert tables.walk(mapped("10.9.9.9"), mapped(f"10.0.0.{n}"), TCP, port).rule == rule
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 40, 300])
+def test_members_of_many_sets(count: int) -> None:
+    # Each set is a prefix around the address, or beside it.
+    host = 0x0A000000
+    around = [ip_network((host, 32 - n % 24)) if n < 24 else ip_network((host, 32)) for n in range(count)]
+    members = [
+        Rule(f"r{n}", Action.ALLOW, (network, ip_network((0x0B000000 + n, 32))), (), (TCP,), ((n, n),))
+        for n, network in enumerate(around)
+    ]
+    tables = compile_policy(Policy(tuple(members)))
+    for n in range(count):
+        assert tables.walk(mapped("10.0.0.0"), mapped("10.9.9.9"), TCP, n).rule == n + 1
+        assert tables.walk(mapped("12.0.0.0"), mapped("10.9.9.9"), TCP, n).rule == 0
+
+
+def test_a_rule_is_filed_under_what_it_names_by_parts() -> None:
+    web, app = (ip_network("10.1.0.0/16"),), (ip_network("10.2.0.0/16"),)
+    both = Networks.of((*web, *app), (web, app))
+    many = tuple((ip_network(f"10.3.{n}.0/24"),) for n in range(10))
     tables = compile_policy(
         Policy(
             (
-                Rule("any", Action.DENY, log=Default().log),
-                Rule("web", Action.ALLOW, protocols=(TCP,), ports=((80, 81), (82, 83), (65535, 65535))),
-                Rule("dns", Action.ALLOW, protocols=(TCP, UDP), ports=((53, 53),)),
-                Rule("ping", Action.ALLOW, protocols=(ICMP,)),
-                Rule("udp", Action.ALLOW, protocols=(UDP,)),
+                Rule("web", Action.ALLOW, web, both),
+                Rule("both", Action.ALLOW, both, web),
+                Rule("many", Action.ALLOW, Networks.of((n for part in many for n in part), many), app),
             )
         )
     )
-    assert len(tables.ports) == PORT_ENTRIES == 131072 + 256
-    assert tables.port_values()[4 * 80 : 4 * 80 + 4] == bytes(abi.c_uint32(tables.ports[80]))
-
-    def at(base: int, port: int) -> int:
-        return tables.sets[tables.ports[base + port]]
-
-    tcp, udp = PORT_BASE[TCP], PORT_BASE[UDP]
-    assert [at(tcp, port) for port in (0, 53, 79, 80, 83, 84, 65535)] == [0b1, 0b101, 0b1, 0b11, 0b11, 0b1, 0b11]
-    assert [at(udp, port) for port in (0, 53, 80, 65535)] == [0b10001, 0b10101, 0b10001, 0b10001]
-    assert [at(PORT_OTHER, l4) for l4 in (0, ICMP, 2, 255)] == [0b1, 0b1001, 0b1, 0b1]
-
-
-def test_set_values() -> None:
-    bits = 1 << 0 | 1 << 63 | 1 << 64 | 1 << 4095
-    value = abi.RuleSet.from_buffer_copy(set_value(bits))
-    assert len(set_value(bits)) == sizeof(abi.RuleSet)
-    assert value.summary == 1 << 0 | 1 << 1 | 1 << 63
-    assert list(value.words) == [1 | 1 << 63, 1] + [0] * 61 + [1 << 63]
-    assert set_value(0) == bytes(sizeof(abi.RuleSet))
-
-
-def test_rule_values() -> None:
-    rule = Rule("r", Action.INSPECT, apps=HTTP, protocols=(TCP,), rule_files=FILES, reset=True)
-    (packed,) = compile_policy(Policy((rule,))).rule_values()
-    value = abi.Rule.from_buffer_copy(packed)
-    assert (value.apps, value.hash, value.action, value.flags) == (HTTP, rule.hash, Action.INSPECT, rule.flags)
-
-
-def test_equal_sets_are_stored_once_and_class_0_is_empty() -> None:
-    tables = compile_policy(Policy((Rule("r", Action.ALLOW),)))
-    assert tables.sets == (0, 1)
-    assert tables.set_values()[0] == bytes(sizeof(abi.RuleSet))
-    assert compile_policy(Policy()).sets == (0,)
-    assert compile_policy(Policy()).rule_values() == []
+    assert tables.sizes.trees == 2
+    assert len(tables._sets_of(locations(tables)[112, mapped("10.1.0.0")])) == 1
+    for source, destination, rule in (
+        ("10.1.0.1", "10.1.0.2", 1),
+        ("10.1.0.1", "10.2.0.2", 1),
+        ("10.2.0.1", "10.1.0.2", 2),
+        ("10.2.0.1", "10.2.0.2", 0),
+        ("10.3.9.1", "10.2.0.2", 3),
+        ("10.3.10.1", "10.2.0.2", 0),
+    ):
+        assert tables.walk(mapped(source), mapped(destination), TCP, 80).rule == rule
 
 
 def test_a_mapped_network_is_no_ipv6_network() -> None:
@@ -258,99 +309,135 @@ def test_a_mapped_network_is_no_ipv6_network() -> None:
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 
-def candidates(count: int, **fields: object) -> list[Rule]:
+def crowd(count: int, **fields: object) -> list[Rule]:
     return [
         Rule(f"c{n}", Action.ALLOW, protocols=(TCP,), apps=HTTP, line=n + 1, **fields)  # type: ignore[arg-type]
         for n in range(count)
     ]
 
 
-def test_too_many_rules() -> None:
-    with pytest.raises(PolicyTooLargeError, match="4097 rules; the kernel's tables hold 4096"):
-        compile_policy(Policy(tuple(Rule(f"r{n}", Action.DENY) for n in range(MAX_RULES + 1))))
+def hosts(count: int, base: int = 0x0A020000) -> list[tuple[Network, ...]]:
+    return [(ip_network((base + n, 32)),) for n in range(count)]
 
 
-def test_the_longest_walk_the_kernel_can_finish(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Fillers keep every word of the three sets from being empty, though none of them matches.
-    elsewhere = (ip_network("fd00::/8"),)
-    fillers = [
-        Rule(f"f{n}", Action.DENY, **{"sources" if n % 2 else "destinations": elsewhere})  # type: ignore[arg-type]
-        for n in range(MAX_RULES - MAX_CANDIDATES - 1)
-    ]
-    policy = Policy((*candidates(MAX_CANDIDATES), *fillers, Rule("last", Action.ALLOW)))
+def test_too_many_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile, "MAX_RULES", 10)
+    with pytest.raises(PolicyTooLargeError, match="11 rules; the kernel's tables hold 10"):
+        compile_policy(Policy(tuple(Rule(f"r{n}", Action.DENY) for n in range(11))))
+
+
+def test_the_longest_walk() -> None:
+    policy = Policy((*crowd(MAX_CANDIDATES - 1), Rule("last", Action.ALLOW)))
     tables = compile_policy(policy)
-    flow = (mapped("10.0.0.1"), mapped("10.0.0.2"), TCP, 80)
-    assert tables.walk(*flow, possible=TLS).rule == MAX_RULES
-    assert compile.STEPS == abi.Limit.POLICY_WORDS + abi.Limit.POLICY_CANDIDATES == 320
-    monkeypatch.setattr(compile, "STEPS", 319)
-    assert tables.walk(*flow, possible=TLS).rule == 0
+    assert tables.sizes.longest == MAX_CANDIDATES
+    assert tables.walk(mapped("10.0.0.1"), mapped("10.0.0.2"), TCP, 80, possible=TLS).rule == MAX_CANDIDATES
 
 
 def test_one_candidate_more_is_refused_with_the_numbers() -> None:
-    policy = Policy((*candidates(MAX_CANDIDATES + 1), Rule("last", Action.ALLOW)), file="p.yaml")
+    policy = Policy((*crowd(MAX_CANDIDATES), Rule("last", Action.ALLOW, line=999)), file="p.yaml")
     with pytest.raises(PolicyTooLargeError) as caught:
         compile_policy(policy)
     (problem,) = caught.value.problems
-    assert (problem.file, problem.line) == ("p.yaml", 256)
-    assert "256 rules that depend on the application protocol" in problem.message
-    assert "over tcp; the kernel's walk holds 255, and 'c255' is the next" in problem.message
+    assert (problem.file, problem.line) == ("p.yaml", 999)
+    assert problem.message == (
+        "for one source and one destination, 257 rules have to be looked at over tcp/0; the kernel's walk holds 256, "
+        "and 'last' is the next"
+    )
 
 
-def test_inspect_without_rule_files_counts() -> None:
-    identify = tuple(Rule(f"r{n}", Action.INSPECT) for n in range(MAX_CANDIDATES + 1))
-    with pytest.raises(PolicyTooLargeError, match="over any protocol"):
-        compile_policy(Policy(identify))
-    compile_policy(Policy(tuple(Rule(f"r{n}", Action.INSPECT, rule_files=FILES) for n in range(MAX_RULES))))
+def test_rules_behind_one_that_decides_do_not_count() -> None:
+    members = (Rule("first", Action.ALLOW), *crowd(1000), *(Rule(f"r{n}", Action.DENY) for n in range(1000)))
+    assert compile_policy(Policy(members)).sizes.longest == 1
 
 
-def test_candidates_that_never_meet_do_not_count() -> None:
-    hosts = [(ip_network((0x0A000000 + n, 32)),) for n in range(1000)]
+def test_rules_of_many_sources_to_one_place() -> None:
+    # Under their destination there would be 1,000 for each packet.
+    server = (ip_network("10.9.9.9/32"),)
+    members = [
+        Rule(f"r{n}", Action.ALLOW, source, server, (TCP,), ((443, 443),)) for n, source in enumerate(hosts(1000))
+    ]
+    tables = compile_policy(Policy(tuple(members)))
+    assert tables.sizes.longest < 10
+    assert tables.walk(mapped("10.2.1.0"), mapped("10.9.9.9"), TCP, 443).rule == 257
+    assert tables.walk(mapped("10.2.1.0"), mapped("10.9.9.8"), TCP, 443).rule == 0
+
+
+def test_rules_that_never_meet_do_not_count() -> None:
     web = {"protocols": (TCP,), "ports": ((80, 80),), "apps": HTTP}
-    by_source = [Rule(f"r{n}", Action.ALLOW, sources=host, **web) for n, host in enumerate(hosts)]
-    by_destination = [Rule(f"r{n}", Action.ALLOW, destinations=host, **web) for n, host in enumerate(hosts)]
+    by_source = [Rule(f"r{n}", Action.ALLOW, sources=host, **web) for n, host in enumerate(hosts(1000))]
+    by_destination = [Rule(f"r{n}", Action.ALLOW, destinations=host, **web) for n, host in enumerate(hosts(1000))]
     by_port = [Rule(f"r{n}", Action.ALLOW, protocols=(TCP,), ports=((n, n),), apps=HTTP) for n in range(1000)]
     for members in (by_source, by_destination, by_port):
-        assert len(compile_policy(Policy(tuple(members))).policy.rules) == 1000
+        assert compile_policy(Policy(tuple(members))).sizes.longest <= 33
 
 
-def test_crowds_of_one_kind_that_never_meet_do_not_count() -> None:
-    # Enough share a source, enough a destination, enough a port: but never the same ones.
-    hosts = [(ip_network((0x0A020000 + n, 32)),) for n in range(300)]
-    senders = [(ip_network((0x0A090000 + n, 32)),) for n in range(300)]
-    here, there = (ip_network("10.1.0.0/16"),), (ip_network("10.2.0.0/16"),)
-    web = {"protocols": (TCP,), "ports": ((80, 80),), "apps": HTTP}
+def test_crowds_of_two_families_do_not_add_up() -> None:
     members = [
-        *(Rule(f"s{n}", Action.ALLOW, here, host, **web) for n, host in enumerate(hosts)),
-        *(Rule(f"d{n}", Action.ALLOW, sender, there, **web) for n, sender in enumerate(senders)),
-        *(Rule(f"p{n}", Action.ALLOW, here, there, (TCP,), ((n, n),), HTTP) for n in range(1000, 1300)),
+        *crowd(200, sources=(ip_network("0.0.0.0/0"),)),
+        *crowd(200, destinations=(ip_network("::/0"),)),
     ]
-    assert compile_policy(Policy(tuple(members))).sizes.rules == 900
-    with pytest.raises(PolicyTooLargeError):
-        compile_policy(Policy((*members, *candidates(MAX_CANDIDATES, sources=here))))
+    assert compile_policy(Policy(tuple(members))).sizes.longest == 200
 
 
-def test_what_cannot_be_told_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    members = [
-        Rule(f"r{n}", Action.ALLOW, protocols=(TCP,), ports=((n, n + 100),), apps=HTTP, sources=source)
-        for n, source in ((n, (ip_network((0x0A000000 + n, 32)),) if n % 2 else ()) for n in range(1000))
-    ]
-    members += [Rule("i", Action.INSPECT) for _ in range(100)]
-    members += candidates(100, destinations=(ip_network("10.0.0.0/8"),))
-    compile_policy(Policy(tuple(members)))
-    monkeypatch.setattr(compile, "MAX_WORK", 10_000)
-    with pytest.raises(PolicyTooLargeError, match=r"1200 rules depend .* cannot be told whether no more than 255 meet"):
-        compile_policy(Policy(tuple(members)))
+def test_crowds_at_different_ports_do_not_add_up() -> None:
+    def of_side(side: str, port: int) -> list[Rule]:
+        host = (ip_network("10.0.0.0/8"),)
+        return crowd(200, **{side: host, "ports": ((port, port),)})
+
+    assert compile_policy(Policy((*of_side("sources", 80), *of_side("destinations", 81)))).sizes.longest == 200
+    with pytest.raises(PolicyTooLargeError, match="400 rules have to be looked at over tcp/80"):
+        compile_policy(Policy((*of_side("sources", 80), *of_side("destinations", 80))))
+
+
+def test_crowds_at_more_ports_than_are_looked_at_together() -> None:
+    # Of each of a thousand ports 200 by source and 200 by destination, but never of the same one, then once.
+    def of_side(side: str, ports: tuple[int, ...]) -> list[Rule]:
+        host = (ip_network("10.0.0.0/8"),)
+        return crowd(200, **{side: host, "ports": tuple((port, port) for port in ports)})
+
+    even, odd = tuple(range(0, 2000, 2)), tuple(range(1, 2000, 2))
+    policy = Policy((*of_side("sources", even), *of_side("destinations", odd)))
+    assert compile_policy(policy).sizes.longest == 200
+    with pytest.raises(PolicyTooLargeError, match="400 rules have to be looked at over tcp/776"):
+        compile_policy(Policy((*of_side("sources", even), *of_side("destinations", (*odd, 776)))))
 
 
 @pytest.mark.parametrize("outer", ["10.0.0.0/8", "0.0.0.0/0", ""])
-def test_candidates_that_meet_inside_nested_prefixes_count(outer: str) -> None:
+def test_rules_that_meet_inside_nested_prefixes_count(outer: str) -> None:
     # Half of them hold for a network, half for one host in it: only at the host do they all meet.
     around = (ip_network(outer),) if outer else ()
     host = (ip_network("10.1.1.1/32"),)
     for side in ("sources", "destinations"):
-        members = [*candidates(128, **{side: around}), *candidates(128, **{side: host})]
-        with pytest.raises(PolicyTooLargeError, match="256 rules"):
+        members = [*crowd(129, **{side: around}), *crowd(128, **{side: host})]
+        with pytest.raises(PolicyTooLargeError, match="257 rules"):
             compile_policy(Policy(tuple(members)))
-        elsewhere = [*candidates(128, **{side: around}), *candidates(128, **{side: (ip_network("fd00::1/128"),)})]
+        elsewhere = [*crowd(129, **{side: around}), *crowd(128, **{side: (ip_network("fd00::1/128"),)})]
         if outer:
             compile_policy(Policy(tuple(elsewhere)))
+
+
+def test_a_class_of_many_trees_has_one_of_them_all() -> None:
+    # A hundred sets hold the host, all of different addresses.
+    members = tuple(
+        Rule(f"r{n}", Action.ALLOW, (), (ip_network("10.0.0.1/32"), *hosts(1, 0x0B000000 + n)[0]), (TCP,), ((n, n),))
+        for n in range(100)
+    )
+    tables = compile_policy(Policy(members))
+    assert record(tables, abi.Class, locations(tables)[128, mapped("10.0.0.1")]).by_destination == 1
+    for n in range(100):
+        assert tables.walk(mapped("10.9.9.9"), mapped("10.0.0.1"), TCP, n).rule == n + 1
+        assert tables.walk(mapped("10.9.9.9"), mapped("11.0.0.7"), TCP, n).rule == (n + 1 if n == 7 else 0)
+
+
+def test_what_cannot_be_told_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [*crowd(200, sources=hosts(1)[0]), *crowd(200, destinations=hosts(1)[0], ports=((80, 80),))]
+    monkeypatch.setattr(compile, "MAX_WORK", 1)
+    with pytest.raises(PolicyTooLargeError, match="cannot be told whether no more than 256 of them meet"):
+        compile_policy(Policy(tuple(members)))
+
+
+def test_a_tree_too_large_is_refused() -> None:
+    ports = tuple((n, n) for n in range(0, 65536, 2))
+    rule = Rule("odd", Action.ALLOW, protocols=(TCP,), ports=ports, line=7, file="p.yaml")
+    with pytest.raises(PolicyTooLargeError, match=r"p.yaml:7: rules: 1 rules share a destination with 'odd' .* 65536"):
+        compile_policy(Policy((rule,)))
