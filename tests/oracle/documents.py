@@ -16,14 +16,15 @@ from tests.oracle.meaning import CARRIED, TCP, UDP, Document, Packet, Rule, list
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Some at the ends of their family, and one beside ::ffff:0:0/96, where IPv4 lies in the kernel's trie.
+# First and last addresses of prefixes, some at the ends of their family, and one beside ::ffff:0:0/96, where IPv4
+# lies in the kernel's trie.
 ANCHORS = {
-    4: ("10.1.1.128", "10.1.2.0", "0.0.0.0", "255.255.255.255", "127.255.255.255"),
-    6: ("fd00::", "fd00:0:0:1::ffff", "::", "::fffe:ffff:ffff", f"{'ffff:' * 7}ffff", "::1:0:0:1"),
+    4: ("10.1.1.128", "10.1.1.127", "0.0.0.0", "255.255.255.255", "127.255.255.255"),
+    6: ("fd00::", "fd00::ffff:ffff:ffff:ffff", "::", "::fffe:ffff:ffff", f"{'ffff:' * 7}ffff", "::1:0:0:1"),
 }
 LENGTHS = {
-    4: (0, 1, 8, 15, 16, 17, 23, 24, 25, 30, 31, 32),
-    6: (0, 1, 7, 8, 48, 63, 64, 65, 80, 95, 96, 97, 126, 127, 128),
+    4: (0, 1, 8, 15, 16, 17, 23, 24, 25, 30, 31, 32, 32, 32),
+    6: (0, 1, 7, 8, 48, 63, 64, 65, 80, 95, 96, 97, 126, 127, 128, 128, 128),
 }
 PORTS = (0, 1, 22, 80, 443, 1023, 8080, 32768, 65534, 65535)
 APPS = ("unknown", "http", "http2", "tls", "dns", "ssh")
