@@ -72,6 +72,7 @@ def _prefixes(choose: random.Random, version: int) -> list[str]:
 def _groups(choose: random.Random, prefixes: Sequence[str]) -> dict[str, Any]:
     """Some in terms of others, none of them empty."""
     groups: dict[str, Any] = {}
+    group: Any
     for n in range(choose.randrange(5)):
         members = [*prefixes, *groups, *groups]
         include = _some(choose, members, (1, 2, 3))
