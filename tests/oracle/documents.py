@@ -22,6 +22,8 @@ ANCHORS = {
     4: ("10.1.1.128", "10.1.1.127", "0.0.0.0", "255.255.255.255", "127.255.255.255"),
     6: ("fd00::", "fd00::ffff:ffff:ffff:ffff", "::", "::fffe:ffff:ffff", f"{'ffff:' * 7}ffff", "::1:0:0:1"),
 }
+# Of both families, for policies that name addresses of one or none.
+STRANGERS = ("192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2")
 LENGTHS = {
     4: (0, 1, 8, 15, 16, 17, 23, 24, 25, 30, 31, 32, 32, 32),
     6: (0, 1, 7, 8, 48, 63, 64, 65, 80, 95, 96, 97, 126, 127, 128, 128, 128),
@@ -181,12 +183,13 @@ def draw_packets(choose: random.Random, document: Document, count: int) -> list[
     found: dict[Packet, None] = {}
     for _ in range(count):
         rule = choose.choice(document["rules"]) if choose.randrange(4) else {}
-        sources, destinations = choose.choice(edges.sides(rule))
+        src = choose.choice(edges.sources(rule))
+        dst = choose.choice(edges.destinations(rule, src))
         proto = choose.choice(_protocols(document, rule) or (TCP, TCP, UDP, *CARRIED, 47))
         dport = choose.choice(edges.ports(rule if choose.randrange(4) else {})) if proto in {TCP, UDP} else None
         likely = [app for app in (*APPS, "kafka", "quic") if app in CARRIED.get(proto, ())]
         apps = frozenset(_some(choose, likely, (0, 0, 0, 1, 1, 2, 3))) if likely else frozenset()
-        found[Packet(choose.choice(sources), choose.choice(destinations), proto, dport, apps)] = None
+        found[Packet(src, dst, proto, dport, apps)] = None
     return list(found)
 
 
@@ -197,15 +200,18 @@ class _Edges:
         self._document = document
         rules = document["rules"]
         named = [member for rule in rules for side in ("from", "to") for member in listed(rule.get(side))]
-        self._addresses = _edges(document, named) or ["10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"]
+        self._addresses = [*_edges(document, named), *STRANGERS]
         self._ports = sorted({port for rule in rules for port in self._ports_of(rule)}) or [0, 80, 65535]
         self._within: dict[str, list[str]] = {}
 
-    def sides(self, rule: Rule) -> list[tuple[list[str], list[str]]]:
-        """Source and destination addresses that meet a rule, the families apart."""
-        sides = [self._of(rule, side) for side in ("from", "to")]
-        families = [[[one for one in side if _version(one) == version] for side in sides] for version in (4, 6)]
-        return [(sources, destinations) for sources, destinations in families if sources and destinations]
+    def sources(self, rule: Rule) -> list[str]:
+        """Addresses in `from` of families that `to` has too."""
+        versions = {_version(one) for one in self._of(rule, "to")}
+        return [one for one in self._of(rule, "from") if _version(one) in versions]
+
+    def destinations(self, rule: Rule, source: str) -> list[str]:
+        """Addresses in `to` of the source's family."""
+        return [one for one in self._of(rule, "to") if _version(one) == _version(source)]
 
     def ports(self, rule: Rule) -> list[int]:
         """Edges of a rule's ranges, of all where it has none."""
