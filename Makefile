@@ -6,7 +6,7 @@ C_FILES = $(shell find bpf bench -path bpf/shim/generated -prune -o -name '*.[ch
 # -target bpf knows no multiarch folder by itself.
 MULTIARCH = $(firstword $(wildcard /usr/include/*-linux-gnu))
 
-.PHONY: lint ruff ruff-format mypy imports clang-format abi-check bpf-compile shell format abi test unit bench vm clean
+.PHONY: lint ruff ruff-format mypy imports clang-format abi-check bpf-compile shell format abi test unit oracle bench vm clean
 
 # Each is a target of its own, so that `make -j` runs them side by side.
 lint: ruff ruff-format mypy imports clang-format abi-check bpf-compile shell
@@ -52,6 +52,10 @@ test:
 
 unit:
 	$(PY) -m pytest -m 'not root'
+
+# Policies that CI does not try: so many, of another seed each time.
+oracle:
+	MICROSEG_ORACLE=$(or $(POLICIES),20000) $(PY) -m pytest -s tests/unit/fastpath/policy/test_oracle.py
 
 bench:
 	$(PY) -m bench $(ONLY)

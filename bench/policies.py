@@ -134,6 +134,9 @@ def _groups(choose: random.Random, prefixes: list[Network], count: int, shape: S
             dict.fromkeys(itertools.chain.from_iterable(pool[n * size : (n + 1) * size] for pool in pools))
         )
         own += [p for p in choose.sample(prefixes, max(1, int(size * shared))) if p not in own]
+        # Both families in each, behind what may be excluded: two sides without a common one are an error.
+        for version in {4, 6} - {p.version for p in own[1:]}:
+            own.append(choose.choice([p for p in prefixes if p.version == version]))
         nested = n > 2 and choose.random() < (0.5 if shape == Shape.HEAVY else 0.1)
         include = [*own, f"g{choose.randrange(n)}"] if nested and shape != Shape.FLAT else own
         listed = ", ".join(f'"{member}"' for member in include)
