@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "8576692fd860"
+ABI_HASH = "552a4d5be5c0"
 
 
 class Verdict(IntEnum):
@@ -298,6 +298,13 @@ class HopWord(IntEnum):
     CLOCK = 16
 
 
+class Index(IntEnum):
+    DEPTH = 7
+    ON = 8
+    NODE = 16
+    LEVELS = 6
+
+
 class PolicyKey(IntEnum):
     TCP = 0
     UDP = 65536
@@ -364,6 +371,14 @@ class Hop(Structure):
     )
 
 
+class Policy(Structure):
+    _fields_ = (
+        ("ipv4", c_uint32),
+        ("ipv6", c_uint32),
+        ("unused", c_uint32 * 6),
+    )
+
+
 class Rule(Structure):
     _fields_ = (
         ("apps", c_uint32),
@@ -388,13 +403,6 @@ class Candidate(Structure):
     _fields_ = (
         ("set", c_uint32),
         ("rule", c_uint32),
-    )
-
-
-class Prefix(Structure):
-    _fields_ = (
-        ("prefixlen", c_uint32),
-        ("addr", c_uint8 * 16),
     )
 
 

@@ -7,13 +7,12 @@ announced in one word.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from array import array
 
 from fastpath import abi
 from fastpath.config import Config
-from fastpath.libbpf import F_INNER_MAP, F_NO_PREALLOC, MAP_ARRAY, MAP_LPM_TRIE, Map
+from fastpath.libbpf import F_INNER_MAP, MAP_ARRAY, Map
 from fastpath.loader.pins import Pins
 from fastpath.policy.compile import Tables
 from fastpath.word import REVISION_MAX
@@ -26,7 +25,7 @@ class Revisions:
 
     def __init__(self, pins: Pins, hertz: int) -> None:
         self._config = pins.map("config")
-        self._outer = {name: pins.map(name) for name in ("pol_addr", "pol_page")}
+        self._slots = pins.map("pol_page")
         self._hertz = hertz
         raw = self._config.lookup(_ZERO)
         assert raw is not None
@@ -101,9 +100,8 @@ class Revisions:
     def apply(self, tables: Tables, revision: int) -> None:
         """Make a policy current under a revision that `next` gave. On any error the present one stays."""
         slot = (revision & 1).to_bytes(4, sys.byteorder)
-        fresh = _inner_maps(tables)
-        for name, inner in fresh.items():
-            self._outer[name].update(slot, inner.fd.to_bytes(4, sys.byteorder))
+        pages = _pages(tables)
+        self._slots.update(slot, pages.fd.to_bytes(4, sys.byteorder))
         self.settings.revision = revision
         self.settings.monitor = tables.policy.default.monitor
         self._write()
@@ -111,8 +109,7 @@ class Revisions:
     def retire(self) -> None:
         """Free the slot of the revision before; a grace period after `apply`."""
         slot = (~self.revision & 1).to_bytes(4, sys.byteorder)
-        for outer in self._outer.values():
-            outer.delete(slot)
+        self._slots.delete(slot)
 
     def _jiffies(self, seconds: float) -> int:
         return max(1, round(seconds * self._hertz))
@@ -121,17 +118,8 @@ class Revisions:
         self._config.update(_ZERO, bytes(self.settings))
 
 
-def _inner_maps(tables: Tables) -> dict[str, Map]:
-    entries = tables.prefixes
-    addresses = Map.create(
-        MAP_LPM_TRIE, "pol_addr", key=ctypes.sizeof(abi.Prefix), value=4, entries=len(entries), flags=F_NO_PREALLOC
-    )
-    addresses.update_batch(
-        b"".join(entry.key for entry in entries), array("I", [entry.location for entry in entries]).tobytes()
-    )
+def _pages(tables: Tables) -> Map:
     pages = list(tables.page_values())
-    made = Map.create(
-        MAP_ARRAY, "pol_page", key=4, value=len(pages[0]), entries=len(pages), flags=F_INNER_MAP
-    )  # fmt: skip
+    made = Map.create(MAP_ARRAY, "pol_page", key=4, value=len(pages[0]), entries=len(pages), flags=F_INNER_MAP)
     made.update_batch(array("I", range(len(pages))).tobytes(), b"".join(pages))
-    return {"pol_addr": addresses, "pol_page": made}
+    return made

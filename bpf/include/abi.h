@@ -386,15 +386,27 @@ struct ms_hop {
 };
 
 /*
- * What a policy is compiled to lies in pages of 32-bit words. A location is page << 16 | word; 0 is none. Rule n is at
- * 8 * n words from the beginning, rule 0 being the default; all else stands behind the rules, none across two pages.
+ * What a policy is compiled to lies in pages of 32-bit words. A location is page << 16 | word; 0 is none. At the
+ * beginning stands struct ms_policy, behind it the rules, rule 0 being the default, then all else.
  *
- *   class      of an address, by the address trie: struct ms_class; then the locations of trees, those by destination
- *              first; then its sets, in buckets of four words
- *   tree       n (a power of two), 0; n keys, each where an interval begins, rising, the first 0, filled up with all
- *              ones; n locations of lists. A key is a protocol and port, enum ms_policy_key
+ *   index      from a key to the value of the last entry whose key is not above it, the first being 0. Nodes of 16
+ *              words, one cache line each: a leaf has eight entries, keys less one in words 0 to 7 (word 0 counts as
+ *              below every key), values in words 8 to 15. An inner node has a reference to its first child in word 0,
+ *              the others lie behind that one, and what each of them begins with, less one, in words 1 to 15. Unused
+ *              keys are all ones. References are locations, of which the low bits, 0 else, say how many levels of
+ *              inner nodes there are (MS_INDEX_DEPTH), and for values that the next word of the address is to be
+ *              looked up there (MS_INDEX_ON)
+ *   class      of an address, where the indices of the addresses lead: struct ms_class; then references of the
+ *              indices by enum ms_policy_key, those by destination first, which lead to lists; then its sets, in
+ *              buckets of four words
  *   list       struct ms_candidate in the order of the rules; the last one's rule is MS_NO_RULE
  */
+struct ms_policy {
+	__u32 ipv4; /* index of the address */
+	__u32 ipv6; /* index of its first word */
+	__u32 unused[6];
+};
+
 struct ms_rule {
 	__u32 apps; /* mask of 1 << ms_protocol, all ones = any */
 	__u32 hash;
@@ -409,7 +421,7 @@ struct ms_rule {
 struct ms_class {
 	__u32 spread;
 	__u32 shift;	      /* 32 for the only bucket */
-	__u32 by_destination; /* trees, for packets to the address */
+	__u32 by_destination; /* indices of rules, for packets to the address */
 	__u32 by_source;      /* for packets from it */
 };
 
@@ -419,17 +431,18 @@ struct ms_candidate {
 	__u32 rule;
 };
 
+enum ms_index {
+	MS_INDEX_DEPTH = 7,
+	MS_INDEX_ON = 8,
+	MS_INDEX_NODE = 16, /* words */
+	MS_INDEX_LEVELS = 6,
+};
+
 enum ms_policy_key {
 	MS_KEY_TCP = 0, /* + port */
 	MS_KEY_UDP = 65536,
 	MS_KEY_OTHER = 131072, /* + IP protocol */
 	MS_KEY_MAX = 131328,
-};
-
-/* Key of the address trie. */
-struct ms_prefix {
-	__u32 prefixlen; /* of the mapped prefix */
-	__u8 addr[16];
 };
 
 struct ms_config {

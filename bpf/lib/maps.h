@@ -15,7 +15,7 @@
  *   events       ring buffer of verdicts and ends
  *   progs        tail calls
  *   scratch      per-CPU room for payload and new sessions
- *   pol_*        two slots, selected by the revision's lowest bit
+ *   pol_page     what a policy is compiled to: two slots, selected by the revision's lowest bit
  */
 #ifndef MS_MAPS_H
 #define MS_MAPS_H
@@ -35,20 +35,19 @@ struct ms_counters {
  * track cannot multiply its paths. */
 struct ms_walk_state {
 	/* What is asked. */
-	struct ms_prefix source;
-	struct ms_prefix destination;
+	__u32 address[2][4]; /* enum ms_direction: of the server, of the client; in host order */
 	__u32 key;
 	__u32 possible;
 	__u32 passed_over; /* flags of rules */
 	__u32 by_protocol;
 	/* The loops'. */
+	__u32 word;
+	__u32 value;
+	__u32 node;
 	__u32 to; /* the classes of the two addresses */
 	__u32 from;
 	__u32 tree; /* the next one, and behind the last */
 	__u32 end;
-	__u32 size;
-	__u32 half;
-	__u32 entry;
 	__u32 lists;	/* in `found` */
 	__u32 to_lists; /* those of the address that the packet goes to, at the beginning */
 	__u32 list;	/* the next one */
@@ -104,10 +103,8 @@ BPF_TABLE("array", __u32, struct ms_hop, hops, MS_HOPS);
 BPF_F_TABLE("hash", __u32, __u32, hop_claims, MS_HOPS, MS_BPF_F_NO_PREALLOC);
 BPF_RINGBUF_OUTPUT(events, 1024);
 BPF_TABLE("prog", __u32, __u32, progs, MS_PROG_MAX);
-BPF_F_TABLE("lpm_trie", struct ms_prefix, __u32, pol_addr_t, 1, MS_BPF_F_NO_PREALLOC);
 typedef __u32 ms_policy_page[MS_POLICY_PAGE];
 BPF_F_TABLE("array", __u32, ms_policy_page, pol_page_t, 1, MS_BPF_F_INNER_MAP);
-BPF_ARRAY_OF_MAPS(pol_addr, "pol_addr_t", 2);
 BPF_ARRAY_OF_MAPS(pol_page, "pol_page_t", 2);
 
 MS_INLINE struct ms_session *sessions_lookup(struct ms_key *key)
@@ -189,11 +186,6 @@ MS_INLINE void progs_call(struct __sk_buff *skb, int slot)
 	progs.call(skb, slot);
 }
 
-MS_INLINE void *pol_addr_slot(int slot)
-{
-	return pol_addr.lookup(&slot);
-}
-
 MS_INLINE void *pol_page_slot(int slot)
 {
 	return pol_page.lookup(&slot);
@@ -228,7 +220,6 @@ MS_MAP(BPF_MAP_TYPE_HASH, __u32, __u32, managed, 1024, 0);
 MS_MAP(BPF_MAP_TYPE_ARRAY, __u32, struct ms_hop, hops, MS_HOPS, 0);
 MS_MAP(BPF_MAP_TYPE_HASH, __u32, __u32, hop_claims, MS_HOPS, MS_BPF_F_NO_PREALLOC);
 MS_MAP(BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, progs, MS_PROG_MAX, 0);
-MS_SLOTS(pol_addr, pol_addr_t);
 MS_SLOTS(pol_page, pol_page_t);
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -312,11 +303,6 @@ MS_INLINE void events_submit(struct ms_event *event)
 MS_INLINE void progs_call(struct __sk_buff *skb, int slot)
 {
 	bpf_tail_call(skb, &progs, slot);
-}
-
-MS_INLINE void *pol_addr_slot(int slot)
-{
-	return bpf_map_lookup_elem(&pol_addr, &slot);
 }
 
 MS_INLINE void *pol_page_slot(int slot)

@@ -2,10 +2,10 @@
 /*
  * The policy walk: the first rule in priority order that matches.
  *
- * The address trie gives both addresses a class. A class knows the sets of addresses that hold it, and has trees: the
- * rules *to* each of these sets, and rules *from* them (the compiler files a rule under one of its two sides). A tree
- * leads from protocol and port to a list of candidates, rules that hold if the other address, too, is in a set. The
- * lowest number of all lists decides, so their order does not matter. What lies where, tells struct ms_rule.
+ * Both addresses have a class. A class knows the sets of addresses that hold it, and has indices: of the rules *to*
+ * each of these sets, and of those *from* them (the compiler files a rule under one of its two sides). An index leads
+ * from protocol and port to a list of candidates, rules that hold if the other address, too, is in a set. The lowest
+ * number of all lists decides, so their order does not matter. What lies where, tells struct ms_policy.
  *
  * A rule that names application protocols is certain when the flow can only be one of them, and open while it still
  * may be: an open rule that would decide otherwise than the certain one leaves the flow undecided.
@@ -59,9 +59,59 @@ MS_INLINE __u32 *word_at(__u32 *page, __u32 location, __u32 align)
 
 MS_INLINE struct ms_rule *rule_at(void *pages, __u32 number)
 {
-	__u32 location = number * MS_RULE_WORDS;
+	__u32 location = (number + 1) * MS_RULE_WORDS;
 	__u32 *page = page_at(pages, location);
 	return page ? (struct ms_rule *)word_at(page, location, MS_RULE_WORDS) : 0;
+}
+
+/* How many of a node's keys are below a key. Without branches, here and below: each would multiply the verifier's
+ * paths through the loops. */
+MS_INLINE __u32 below(const __u32 *node, int words, __u32 key)
+{
+	__u64 count = 0;
+#pragma unroll
+	for (int n = 1; n < words; n++) {
+		__u64 difference = (__u64)node[n] - key;
+		ms_opaque(difference);
+		count += difference >> 63;
+	}
+	return count;
+}
+
+MS_INLINE __u32 value_of(struct ms_walk_state *w, void *pages, __u32 index, __u32 key)
+{
+	w->node = index;
+#pragma nounroll
+	for (int n = 0; n < MS_INDEX_LEVELS; n++) {
+		__u32 at = w->node;
+		__u32 *node = page_at(pages, at);
+		if (!node)
+			return 0;
+		node = word_at(node, at, MS_INDEX_NODE);
+		if (!(at & MS_INDEX_DEPTH))
+			return node[8 + (below(node, 8, key) & 7)];
+		w->node = node[0] + below(node, MS_INDEX_NODE, key) * MS_INDEX_NODE;
+		ms_jump_back();
+	}
+	return 0;
+}
+
+MS_INLINE __u32 class_of_address(struct ms_walk_state *w, void *pages, struct ms_policy *policy, int side)
+{
+	__u32 *address = w->address[side];
+	int ipv4 = !address[0] && !address[1] && address[2] == 0xffff;
+
+	w->word = ipv4 ? 3 : 0;
+	w->value = ipv4 ? policy->ipv4 : policy->ipv6;
+#pragma nounroll
+	for (int n = 0; n < 4; n++) {
+		w->value = value_of(w, pages, w->value, address[w->word & 3]);
+		if (!(w->value & MS_INDEX_ON))
+			break;
+		w->word++;
+		ms_jump_back();
+	}
+	return w->value;
 }
 
 /* The lists that follow test an address of this class. */
@@ -72,7 +122,6 @@ MS_INLINE void test_class(struct ms_walk_state *w, struct ms_class *class, __u32
 	w->sets = location + MS_CLASS_WORDS + ((class->by_destination + class->by_source + 3) & ~3);
 }
 
-/* Without branches, here and below: each would multiply the verifier's paths through the loops. */
 MS_INLINE int in_set(struct ms_walk_state *w, __u32 *page, __u32 set)
 {
 	__u64 product = (__u32)(set * w->spread);
@@ -84,21 +133,7 @@ MS_INLINE int in_set(struct ms_walk_state *w, __u32 *page, __u32 set)
 	return found >> 63;
 }
 
-/* Halves what is left of a tree's keys `steps` times. */
-MS_INLINE void search(struct ms_walk_state *w, __u32 *page, int steps)
-{
-#pragma nounroll
-	for (int n = 0; n < steps; n++) {
-		__u32 half = w->half >> 1, entry = w->entry;
-		__s64 before = (__u64)w->key - *word_at(page, entry + half, 1);
-		ms_opaque(before);
-		w->half = half;
-		w->entry = entry + (half & ~(__u32)(before >> 63));
-		ms_jump_back();
-	}
-}
-
-/* Adds the lists that trees have for the walk's key: each that of the last interval that does not begin behind it. */
+/* Adds the lists that a class's indices have for the walk's key. */
 MS_INLINE void find_lists(struct ms_walk_state *w, void *pages, __u32 *class_page, __u32 first, __u32 count)
 {
 	w->tree = first;
@@ -109,18 +144,7 @@ MS_INLINE void find_lists(struct ms_walk_state *w, void *pages, __u32 *class_pag
 		if (tree == w->end)
 			break;
 		w->tree = tree + 1;
-		tree = *word_at(class_page, tree, 1);
-		__u32 *page = page_at(pages, tree);
-		if (!page)
-			break;
-		w->size = *word_at(page, tree, 1);
-		w->half = w->size;
-		w->entry = tree + 2;
-		/* A tree of one page has 16,384 keys at most. */
-		if (*(volatile __u32 *)&w->size > 256)
-			search(w, page, 6);
-		search(w, page, 8);
-		__u32 list = *word_at(page, w->entry + *(volatile __u32 *)&w->size, 1), lists = w->lists;
+		__u32 list = value_of(w, pages, *word_at(class_page, tree, 1), w->key), lists = w->lists;
 		__u64 some = (__u64)list + 0xffffffff;
 		ms_opaque(some);
 		w->found[lists & (MS_POLICY_LISTS - 1)] = list;
@@ -133,10 +157,14 @@ MS_INLINE void find_lists(struct ms_walk_state *w, void *pages, __u32 *class_pag
 MS_INLINE void policy_ask(struct ms_walk_state *w, const __u8 *src, const __u8 *dst, __u8 l4, __u32 dport,
 			  __u32 possible)
 {
-	w->source.prefixlen = 128;
-	__builtin_memcpy(w->source.addr, src, 16);
-	w->destination.prefixlen = 128;
-	__builtin_memcpy(w->destination.addr, dst, 16);
+	__u32 words[8];
+
+	__builtin_memcpy(words, dst, 16);
+	__builtin_memcpy(words + 4, src, 16);
+	for (int n = 0; n < 4; n++) {
+		w->address[MS_TO_SERVER][n] = ms_be32(words[n]);
+		w->address[MS_TO_CLIENT][n] = ms_be32(words[4 + n]);
+	}
 	w->key = l4 == MS_IP_TCP ? MS_KEY_TCP + dport : l4 == MS_IP_UDP ? MS_KEY_UDP + dport : MS_KEY_OTHER + l4;
 	int known = (possible & (possible - 1)) == 0;
 	w->possible = possible;
@@ -150,25 +178,19 @@ MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct
 {
 	__u32 revision = cfg->revision;
 	int slot = revision & 1;
-	void *trie, *pages;
-	__u32 *page_to, *page_from, *location;
+	void *pages;
+	__u32 *page_to, *page_from, *page;
 
 	if (!revision)
-		return MS_REASON_NO_POLICY;
-	trie = pol_addr_slot(slot);
-	if (!trie)
 		return MS_REASON_NO_POLICY;
 	pages = pol_page_slot(slot);
 	if (!pages)
 		return MS_REASON_NO_POLICY;
-	location = bpf_map_lookup_elem(trie, &w->destination);
-	if (!location)
+	page = page_at(pages, 0);
+	if (!page)
 		return MS_REASON_NO_POLICY;
-	w->to = *location;
-	location = bpf_map_lookup_elem(trie, &w->source);
-	if (!location)
-		return MS_REASON_NO_POLICY;
-	w->from = *location;
+	w->to = class_of_address(w, pages, (struct ms_policy *)page, MS_TO_SERVER);
+	w->from = class_of_address(w, pages, (struct ms_policy *)page, MS_TO_CLIENT);
 	page_to = page_at(pages, w->to);
 	if (!page_to)
 		return MS_REASON_NO_POLICY;
@@ -177,7 +199,9 @@ MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct
 		return MS_REASON_NO_POLICY;
 	struct ms_class *to = (struct ms_class *)word_at(page_to, w->to, MS_CLASS_WORDS);
 	struct ms_class *from = (struct ms_class *)word_at(page_from, w->from, MS_CLASS_WORDS);
-	__u32 *page = page_to, *other = page_from;
+	__u32 *other = page_from;
+
+	page = page_to;
 
 	w->lists = 0;
 	find_lists(w, pages, page_to, w->to + MS_CLASS_WORDS, to->by_destination);

@@ -40,7 +40,7 @@ SLOTS = {
 PROGRAMS = (*SLOTS.values(), "ms_tap", "ms_release", "ms_wall", "ms_apply", "ms_walk")
 MAPS = (
     "fragments", "config", "stats", "scratch", "heartbeat", "managed", "hops", "hop_claims", "events", "progs",
-    "pol_addr", "pol_page",
+    "pol_page",
 )  # fmt: skip
 SESSIONS = "sessions"
 BPFFS = Path("/sys/fs/bpf")

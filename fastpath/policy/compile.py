@@ -1,11 +1,11 @@
-"""Policy to what bpf/lib/policy.h walks; what lies where, tells `struct ms_rule` in bpf/include/abi.h.
+"""Policy to what bpf/lib/policy.h walks; what lies where, tells `struct ms_policy` in bpf/include/abi.h.
 
 Rules are not compared with one another, so no overlap multiplies them. The addresses that rules name, a group or the
-prefixes of one `from` or `to`, are numbered *sets*. A prefix of the address trie leads to its *class*: the sets that
-hold it. A rule is filed under one of its sides, its destination unless too many rules share that and its ports: it
-stands in the *tree* of each set of that side, by protocol and port, and there as a *candidate*, which holds if the
-other address is in a set of the other side. A walk looks at the trees of both addresses' classes and at the
-candidates that they have for the port; the lowest number decides.
+prefixes of one `from` or `to`, are numbered *sets*. Each address has a *class*: the sets that hold it. A rule is filed
+under one of its sides, its destination unless too many rules share that and its ports: it stands in the *tree* of each
+set of that side, an index by protocol and port, and there as a *candidate*, which holds if the other address is in a
+set of the other side. A walk looks at the trees of both addresses' classes and at the candidates that they have for
+the port; the lowest number decides.
 
 The kernel's loop is bounded, MS_POLICY_CANDIDATES and MS_POLICY_LISTS, and a policy of which some walk might be longer
 is refused.
@@ -14,16 +14,17 @@ is refused.
 from __future__ import annotations
 
 import itertools
+import struct
 from array import array
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ctypes import c_uint8, sizeof
+from ctypes import sizeof
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from fastpath import abi
-from fastpath.abi import Limit, PolicyKey
+from fastpath.abi import Index, Limit, PolicyKey
 from fastpath.document import InvalidDocumentError, Network, Problem
 from fastpath.policy.evaluate import Walk, decide
 from fastpath.policy.model import (
@@ -61,9 +62,13 @@ _LANES = 256
 _LANE_TOP = 0xFFFF // MAX_TREES
 
 NO_RULE = 0xFFFFFFFF
-_RULE_WORDS = sizeof(abi.Rule) // 4
+_POLICY_WORDS = sizeof(abi.Policy) // 4
 _CLASS_WORDS = sizeof(abi.Class) // 4
 _BUCKET = 4
+_NODE = int(Index.NODE)
+_LEAF = _NODE // 2
+_UNUSED = 0xFFFFFFFF
+_MAPPED = bytes(10) + b"\xff\xff"
 # Odd numbers; one of them spreads the sets of a class over few buckets.
 _SPREADS = [0x9E3779B1 * (2 * n + 1) & 0xFFFFFFFF for n in range(16)]
 # Number of all addresses, where a rule names none. It is no set: every class has its trees, and no candidate tests it.
@@ -81,30 +86,9 @@ class PolicyTooLargeError(InvalidDocumentError):
     """The policy does not fit the kernel's tables; the message has the numbers."""
 
 
-class _TreeTooLargeError(Exception):
-    """How many words a tree would take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """One entry of the address trie: `length` bits of `address` (128-bit number, IPv4 mapped)."""
-
-    address: int
-    length: int
-    location: int  # of its class
-
-    @property
-    def key(self) -> bytes:
-        """As `ms_prefix`."""
-        packed = (c_uint8 * 16)(*self.address.to_bytes(16, "big"))
-        return bytes(abi.Prefix(prefixlen=self.length, addr=packed))
-
-
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What there is of each, `longest` being the bound of a walk in candidates; the kernel's own overhead for the
-    prefixes is not in `value_bytes`.
-    """
+    """What there is of each, `longest` being the bound of a walk in candidates; the kernel's map takes `value_bytes`."""
 
     rules: int
     prefixes: int
@@ -122,12 +106,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Tables:
-    """Contents of the policy maps of one slot. `words` are the pages one behind the other, the last one cut short;
+    """Contents of the policy map of one slot. `words` are the pages one behind the other, the last one cut short;
     `sides` the numbers of the sets that each rule names as its destinations, and as its sources.
     """
 
     policy: Policy
-    prefixes: tuple[Prefix, ...]
     words: array[int]
     sides: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
     sizes: Sizes
@@ -136,14 +119,6 @@ class Tables:
         """The pages, each as the kernel has it."""
         for start in range(0, len(self.words), PAGE):
             yield self.words[start : start + PAGE].tobytes().ljust(PAGE * 4, b"\0")
-
-    @cached_property
-    def _trie(self) -> dict[int, dict[int, int]]:
-        """By prefix length from the longest on: leading bits to the location of a class."""
-        trie: dict[int, dict[int, int]] = {}
-        for prefix in sorted(self.prefixes, key=lambda entry: -entry.length):
-            trie.setdefault(prefix.length, {})[prefix.address >> (128 - prefix.length)] = prefix.location
-        return trie
 
     def walk(self, src: bytes, dst: bytes, l4: int, dport: int = 0, *, possible: int = 0) -> Walk:
         """Judge a flow as the kernel does, from the tables; parameters and result as of `evaluate`."""
@@ -182,9 +157,7 @@ class Tables:
             counts = words[own + 2], words[own + 3]
             begin = own + _CLASS_WORDS + (counts[0] if first else 0)
             for tree in words[begin : begin + counts[first]]:
-                size = words[tree]
-                entry = bisect_right(words, key, tree + 2, tree + 2 + size) - 1
-                at = words[entry + size]
+                at = self._value_of(tree, key)
                 while at and words[at + 1] != NO_RULE:
                     if words[at] == _ANYONE or self._in_set(other, words[at]):
                         found.add(words[at + 1] - 1)
@@ -200,12 +173,22 @@ class Tables:
     def _class_of_address(self, packed: bytes) -> int:
         if len(packed) != 16:
             raise ValueError(f"an address is 16 bytes, not {len(packed)}")
-        address = int.from_bytes(packed, "big")
-        for length, entries in self._trie.items():
-            location = entries.get(address >> (128 - length))
-            if location is not None:
-                return location
-        raise AssertionError("::/0 is always there")
+        root, packed = (0, packed[12:]) if packed.startswith(_MAPPED) else (1, packed)
+        value = self.words[root]
+        for (key,) in struct.iter_unpack(">I", packed):
+            value = self._value_of(value, key)
+            if not value & Index.ON:
+                break
+        return value
+
+    def _value_of(self, index: int, key: int) -> int:
+        words = self.words
+        while depth := index & Index.DEPTH:
+            node = index & ~(_NODE - 1)
+            index = words[node] + _NODE * (bisect_left(words, key, node + 1, node + _NODE) - node - 1)
+            assert index & Index.DEPTH == depth - 1
+        node = index & ~(_NODE - 1)
+        return words[bisect_left(words, key, node + 1, node + _LEAF) - 1 + _LEAF]
 
 
 def key_of(l4: int, dport: int) -> int:
@@ -241,31 +224,32 @@ def compile_policy(policy: Policy) -> Tables:
         raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
     sets = _Sets()
     forest = _Forest(policy, sets)
-    classes = _classes(sets.networks)
     pages = _Pages()
+    pages.put(itertools.repeat(0, _POLICY_WORDS))
     pages.put(_rule_words(policy.default))
     for rule in policy.rules:
         pages.put(_rule_words(rule))
 
-    records: dict[tuple[int, ...], int] = {}
-    prefixes: list[Prefix] = []
-    for (address, length), members in classes.items():
-        if members not in records:
-            records[members] = pages.put_class(sets.with_unions(members), forest.trees_of(members, pages))
-        prefixes.append(Prefix(address, length, records[members]))
-    longest = _longest_walk(policy, forest, classes)
+    prefixes = _classes(sets.networks)
+    classes = set(prefixes.values())
+    records = {
+        members: pages.put_class(sets.with_unions(members), forest.trees_of(members, pages)) for members in classes
+    }
+    for root, of_ipv4 in enumerate((True, False)):
+        starts = [(start, records[members]) for start, members in _ranges(prefixes, of_ipv4=of_ipv4)]
+        pages.words[root] = pages.put_addresses(starts, 32 if of_ipv4 else 128)
+    longest = _longest_walk(policy, forest, prefixes)
     return Tables(
         policy,
-        tuple(prefixes),
         pages.words,
         forest.sides,
         Sizes(
             rules=len(policy.rules),
             prefixes=len(prefixes),
-            classes=len(records),
+            classes=len(classes),
             trees=len(forest.built),
             longest=longest,
-            value_bytes=4 * (_aligned(len(pages.words), PAGE) + len(prefixes)),
+            value_bytes=4 * _aligned(len(pages.words), PAGE),
         ),
     )
 
@@ -349,7 +333,6 @@ class _Forest:
     """All trees, built when a class asks for them."""
 
     def __init__(self, policy: Policy, sets: _Sets) -> None:
-        self._policy = policy
         self._entries: tuple[dict[int, list[_Entry]], ...] = ({}, {})
         self.built: dict[_Name, _Tree] = {}
         self._names: dict[tuple[int, ...], tuple[list[_Name], ...]] = {}
@@ -390,21 +373,9 @@ class _Forest:
         for names in self.names_of(members):
             for name in names:
                 if name not in self.built:
-                    self.built[name] = self._build(name, pages)
+                    self.built[name] = pages.put_tree(self.entries_of(name))
             found.append([self.built[name].location for name in names])
         return tuple(found)
-
-    def _build(self, name: _Name, pages: _Pages) -> _Tree:
-        entries = self.entries_of(name)
-        try:
-            return pages.put_tree(entries)
-        except _TreeTooLargeError as error:
-            rule = self._policy.rules[entries[-1][0] - 1]
-            message = (
-                f"{len(entries)} rules share {'a source' if name[0] else 'a destination'} with {rule.id!r} and have "
-                f"so many ports and ranges that they take {error} words; the kernel's tables hold {PAGE}"
-            )
-            raise PolicyTooLargeError([Problem(rule.file or self._policy.file, rule.line, "rules", message)]) from None
 
     def entries_of(self, name: _Name) -> list[_Entry]:
         """The candidates of a tree in the order of their rules."""
@@ -433,7 +404,7 @@ class _Pages:
 
     words: array[int] = field(default_factory=lambda: array("I"))
 
-    def make_room(self, count: int, align: int = _BUCKET) -> int:
+    def make_room(self, count: int, align: int) -> int:
         """Where as many words will lie that are put next."""
         words = self.words
         at = _aligned(len(words), align)
@@ -450,36 +421,67 @@ class _Pages:
         """A class; where it lies."""
         count = sum(map(len, trees))
         spread, shift, buckets = _buckets(sets)
-        at = self.make_room(_CLASS_WORDS + _aligned(count, _BUCKET) + len(buckets))
+        at = self.make_room(_CLASS_WORDS + _aligned(count, _BUCKET) + len(buckets), _NODE)
         self.put((spread, shift, *map(len, trees), *itertools.chain(*trees)))
-        self.make_room(len(buckets))
+        self.make_room(len(buckets), _BUCKET)
         self.put(buckets)
         return at
 
     def put_tree(self, entries: Sequence[_Entry]) -> _Tree:
         """A tree of candidates in order."""
         starts, lists = _intervals(entries)
-        size = 1 << (len(starts) - 1).bit_length()
-        distinct = dict.fromkeys(lists)
-        words = 2 + 2 * size + sum(2 * len(each) + 2 for each in distinct if each)
-        if words > PAGE:
-            raise _TreeTooLargeError(words)
-        at = self.make_room(words)
-        begin = at + 2 + 2 * size
-        where = {}
-        packed = array("I")
-        for each in distinct:
-            if not each:
-                where[each] = 0
-                continue
-            where[each] = begin + len(packed)
-            for index in each:
-                packed.extend((entries[index][1], entries[index][0]))
-            packed.extend((_ANYONE, NO_RULE))
-        fill = size - len(starts)
-        self.put((size, 0, *starts, *[0xFFFFFFFF] * fill, *[where[each] for each in lists], *[0] * fill))
-        self.put(packed)
-        return _Tree(at, starts, [len(each) for each in lists])
+        where: dict[tuple[int, ...], int] = {(): 0}
+        for each in lists:
+            if each not in where:
+                where[each] = self.make_room(2 * len(each) + 2, 2)
+                self.put(word for index in each for word in (entries[index][1], entries[index][0]))
+                self.put((_ANYONE, NO_RULE))
+        return _Tree(self.put_index(starts, [where[each] for each in lists]), starts, [len(each) for each in lists])
+
+    def put_addresses(self, starts: Sequence[tuple[int, int]], bits: int) -> int:
+        """An index of addresses of so many bits, by 32 of them at a time: where ranges begin, and their values."""
+        rest = bits - 32
+        entries: list[tuple[int, int]] = []
+        value = 0
+        for key, group in itertools.groupby(starts, key=lambda start: start[0] >> rest):
+            low = [(start - (key << rest), own) for start, own in group]
+            if len(low) == 1 and not low[0][0]:
+                entries.append((key, low[0][1]))
+            else:
+                within = low if not low[0][0] else [(0, value), *low]
+                entries += [(key, self.put_addresses(within, rest) | Index.ON), (key + 1, low[-1][1])]
+            value = low[-1][1]
+        # Behind a word that is looked into stands what follows it, unless that has an entry of its own.
+        last = dict(entries)
+        last.pop(1 << 32, None)
+        keys = sorted(last)
+        return self.put_index(keys, [last[key] for key in keys])
+
+    def put_index(self, keys: Sequence[int], values: Sequence[int]) -> int:
+        """An index, of which the first key is 0; its reference."""
+        words = self.words
+        firsts = keys[::_LEAF]
+        at = self._make_nodes(len(firsts))
+        for first in range(0, len(keys), _LEAF):
+            own = [key - 1 for key in keys[first + 1 : first + _LEAF]]
+            words.extend((0, *own, *[_UNUSED] * (_LEAF - 1 - len(own))))
+            row = values[first : first + _LEAF]
+            words.extend((*row, *[0] * (_LEAF - len(row))))
+        depth = 0
+        while len(firsts) > 1:
+            begin, children = at, firsts
+            firsts = children[::_NODE]
+            at = self._make_nodes(len(firsts))
+            for first in range(0, len(children), _NODE):
+                own = [key - 1 for key in children[first + 1 : first + _NODE]]
+                words.extend((begin + _NODE * first | depth, *own, *[_UNUSED] * (_NODE - 1 - len(own))))
+            depth += 1
+        assert depth < Index.LEVELS
+        return at | depth
+
+    def _make_nodes(self, count: int) -> int:
+        """Where as many nodes will lie; the children of one node never across two pages."""
+        return self.make_room(_NODE * count, _NODE if _NODE * count <= PAGE else PAGE)
 
 
 def _intervals(entries: Sequence[_Entry]) -> tuple[list[int], list[tuple[int, ...]]]:
@@ -563,6 +565,32 @@ def _classes(networks_of: Mapping[int, Sequence[Network]]) -> dict[_Mapped, tupl
             around.append((address, length, members))
             result[address, length] = members
     return result
+
+
+def _ranges(classes: Mapping[_Mapped, tuple[int, ...]], *, of_ipv4: bool) -> list[tuple[int, tuple[int, ...]]]:
+    """Where ranges of a family's addresses begin, the first at 0, and their classes."""
+    base, bits = (_ROOT4[0], 32) if of_ipv4 else (0, 128)
+    starts: dict[int, tuple[int, ...]] = {}
+    ends: list[tuple[int, tuple[int, ...]]] = []  # where the prefixes around the next one end, and their classes
+
+    def close(until: int) -> None:
+        while ends and ends[-1][0] <= until:
+            end, _ = ends.pop()
+            if ends:
+                starts[end] = ends[-1][1]
+
+    for address, length in sorted(key for key in classes if (key[0] >> 32 == _ROOT4[0] >> 32) == of_ipv4):
+        own = address - base
+        close(own)
+        starts[own] = classes[address, length]
+        ends.append((own + (1 << 128 - length), classes[address, length]))
+    close(1 << bits)
+    starts.pop(1 << bits, None)
+    found: list[tuple[int, tuple[int, ...]]] = []
+    for start in sorted(starts):
+        if not found or found[-1][1] != starts[start]:
+            found.append((start, starts[start]))
+    return found
 
 
 def _longest_walk(policy: Policy, forest: _Forest, classes: Mapping[_Mapped, tuple[int, ...]]) -> int:

@@ -84,7 +84,6 @@ def test_fields_cover_their_structs() -> None:
         abi.Rule,
         abi.Class,
         abi.Candidate,
-        abi.Prefix,
         abi.Config,
         abi.Fragment,
         abi.Command,

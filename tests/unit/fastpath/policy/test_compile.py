@@ -14,7 +14,7 @@ from fastpath import abi
 from fastpath.abi import Action, Protocol, Verdict
 from fastpath.document import Network
 from fastpath.policy import compile  # noqa: A004
-from fastpath.policy.compile import MAX_CANDIDATES, PolicyTooLargeError, Tables, compile_policy
+from fastpath.policy.compile import MAX_CANDIDATES, PolicyTooLargeError, Tables, _Pages, compile_policy
 from fastpath.policy.evaluate import evaluate
 from fastpath.policy.model import (
     ANY_APP,
@@ -167,7 +167,7 @@ def test_as_many_ports_as_a_tree_has() -> None:
         for port in (number * 16, number * 16 + 15):
             assert tables.walk(bytes(16), bytes(16), TCP, port).rule == number + 1
     assert tables.walk(bytes(16), bytes(16), UDP, 80).verdict == Verdict.DENY
-    assert str(tables.sizes) == "4096 rules, 2 prefixes of 1 classes, 1 trees, 1 candidates at most, 512 KiB"
+    assert str(tables.sizes) == "4096 rules, 2 prefixes of 1 classes, 1 trees, 1 candidates at most, 256 KiB"
 
 
 # --- layout ----------------------------------------------------------------------------------------------------------
@@ -177,34 +177,62 @@ def record(tables: Tables, kind: type[Structure], location: int) -> Any:
     return kind.from_buffer_copy(tables.words[location : location + sizeof(kind) // 4].tobytes())
 
 
-def locations(tables: Tables) -> dict[tuple[int, bytes], int]:
-    """Of classes, by length and address of their prefixes."""
-    keys = ((abi.Prefix.from_buffer_copy(prefix.key), prefix.location) for prefix in tables.prefixes)
-    return {(key.prefixlen, bytes(key.addr)): location for key, location in keys}
+def class_of(tables: Tables, address: str) -> Any:
+    return record(tables, abi.Class, tables._class_of_address(mapped(address)))
 
 
-def test_prefixes_and_classes() -> None:
+def sets_of(tables: Tables, address: str) -> set[int]:
+    return tables._sets_of(tables._class_of_address(mapped(address)))
+
+
+def test_classes_of_addresses() -> None:
     inner, outer = ip_network("10.1.0.0/16"), ip_network("10.0.0.0/8")
     rules = Rule("a", Action.ALLOW, (inner,), (ip_network("fd00::/8"),)), Rule("b", Action.DENY, (), (outer,))
     tables = compile_policy(Policy(rules))
-    where = locations(tables)
-    assert {key: set(tables._sets_of(location)) for key, location in where.items()} == {
-        (0, mapped("::")): set(),
-        (8, mapped("fd00::")): {1},
-        (96, mapped("0.0.0.0")): set(),
-        (104, mapped("10.0.0.0")): {3},
-        (112, mapped("10.1.0.0")): {2, 3},
+    expected = {
+        **dict.fromkeys(("0.0.0.0", "9.255.255.255", "11.0.0.0", "255.255.255.255"), (set[int](), 0)),
+        **dict.fromkeys(("::", "fcff:ffff::", "fe00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), (set[int](), 0)),
+        **dict.fromkeys(("fd00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), ({1}, 1)),
+        **dict.fromkeys(("10.0.0.0", "10.0.255.255", "10.2.0.0", "10.255.255.255"), ({3}, 1)),
+        **dict.fromkeys(("10.1.0.0", "10.1.255.255"), ({2, 3}, 1)),
     }
-    # Equal ones are stored once, and rules are filed under what they go to.
-    assert where[0, mapped("::")] == where[96, mapped("0.0.0.0")]
-    found = {key: record(tables, abi.Class, location) for key, location in where.items()}
-    assert {key: (each.by_destination, each.by_source) for key, each in found.items()} == {
-        (0, mapped("::")): (0, 0),
-        (8, mapped("fd00::")): (1, 0),
-        (96, mapped("0.0.0.0")): (0, 0),
-        (104, mapped("10.0.0.0")): (1, 0),
-        (112, mapped("10.1.0.0")): (1, 0),
-    }
+    for address, (sets, by_destination) in expected.items():
+        assert sets_of(tables, address) == sets
+        # Rules are filed under what they go to.
+        assert (class_of(tables, address).by_destination, class_of(tables, address).by_source) == (by_destination, 0)
+    # Equal ones are stored once.
+    assert tables._class_of_address(mapped("::")) == tables._class_of_address(mapped("0.0.0.0"))
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 128, 129, 2049, 40_000])
+def test_an_index_of_any_size(count: int) -> None:
+    pages = _Pages()
+    pages.put(range(16))
+    choose = random.Random(count)
+    keys = [0, *sorted(choose.sample(range(1, 1 << 32), count - 1))] if count < 40_000 else [0, *range(3, 3 * count, 3)]
+    if count > 1:
+        keys[-1] = 0xFFFFFFFF
+    root = pages.put_index(keys, [(n + 1) * 16 for n in range(count)])
+    tables = Tables(Policy(), pages.words, (), compile_policy(Policy()).sizes)
+    tried = choose.sample(range(count), min(count, 500))
+    for n in {0, count - 1, *tried}:
+        assert tables._value_of(root, keys[n]) == (n + 1) * 16
+        assert tables._value_of(root, min(keys[n] + 1, 0xFFFFFFFF)) >> 4 in {n + 1, n + 2}
+        if n:
+            assert tables._value_of(root, keys[n] - 1) >> 4 in {n, n + 1}
+
+
+def test_prefixes_that_end_within_words_of_an_address() -> None:
+    # IPv6 addresses are looked up 32 bits at a time.
+    lengths = (1, 8, 31, 32, 33, 48, 63, 64, 65, 95, 96, 97, 127, 128)
+    top = int(ip_address("fd12:3456:789a:bcde:f012:3456:789a:bcdf"))
+    nested = [ip_network((top >> (128 - n) << (128 - n), n)) for n in lengths]
+    tables = compile_policy(Policy(tuple(Rule(str(n), Action.ALLOW, (net,)) for n, net in enumerate(nested))))
+    for depth, network in enumerate(nested, 1):
+        for packed in edges_of(network):
+            inside = sum(ip_address(packed) in each for each in nested)
+            assert len(tables._sets_of(tables._class_of_address(packed))) == inside
+        assert len(sets_of(tables, str(network.network_address))) >= depth
 
 
 def test_a_tree() -> None:
@@ -214,34 +242,33 @@ def test_a_tree() -> None:
     every = Rule("every", Action.DENY)
     behind = Rule("behind", Action.ALLOW)
     tables = compile_policy(Policy((web, dns, ping, every, behind)))
-    root = locations(tables)[0, mapped("::")]
-    assert record(tables, abi.Class, root).by_destination == 1
-    tree = tables.words[root + sizeof(abi.Class) // 4]
-    assert tree % 4 == 0
-    size = tables.words[tree]
-    starts = list(tables.words[tree + 2 : tree + 2 + size])
-    udp, other = int(abi.PolicyKey.UDP), int(abi.PolicyKey.OTHER)
-    keys = [0, 53, 54, 80, 84, udp + 53, udp + 54, other + ICMP, other + ICMP + 1]
-    assert starts == [*keys, *[0xFFFFFFFF] * (16 - len(keys))]
+    assert class_of(tables, "::").by_destination == 1
+    tree = tables.words[tables._class_of_address(mapped("::")) + sizeof(abi.Class) // 4]
+    # Nine intervals: a leaf of eight, one more, and a node above them.
+    assert tree & abi.Index.DEPTH == 1
 
-    def candidates_at(location: int) -> list[tuple[int, int]]:
+    def candidates_at(key: int) -> list[tuple[int, int]]:
+        at = tables._value_of(tree, key)
         found = []
-        while tables.words[location + 1] != 0xFFFFFFFF:
-            found.append((tables.words[location], tables.words[location + 1]))
-            location += 2
+        while tables.words[at + 1] != 0xFFFFFFFF:
+            found.append((tables.words[at], tables.words[at + 1]))
+            at += 2
         return found
 
-    lists = [candidates_at(location) for location in tables.words[tree + 2 + size : tree + 2 + size + len(keys)]]
-    only, dns_first = [(0, 4)], [(0, 2)]
-    assert lists == [only, dns_first, only, [(1, 1), (0, 4)], only, dns_first, only, [(1, 3), (0, 4)], only]
+    udp, other = int(abi.PolicyKey.UDP), int(abi.PolicyKey.OTHER)
+    only, dns_first, web_first, ping_first = [(0, 4)], [(0, 2)], [(1, 1), (0, 4)], [(1, 3), (0, 4)]
+    assert [candidates_at(key) for key in (0, 52, 53, 54, 79)] == [only, only, dns_first, only, only]
+    assert [candidates_at(key) for key in (80, 83, 84, 65535)] == [web_first, web_first, only, only]
+    assert [candidates_at(udp + port) for port in (0, 53, 80, 65535)] == [only, dns_first, only, only]
+    assert [candidates_at(other + l4) for l4 in (0, ICMP, 2, 255)] == [only, ping_first, only, only]
 
 
 def test_rules_stand_at_their_numbers() -> None:
     rule = Rule("r", Action.INSPECT, apps=HTTP, protocols=(TCP,), rule_files=FILES, reset=True)
     tables = compile_policy(Policy((rule,), Default(Action.ALLOW)))
-    value = record(tables, abi.Rule, 8)
+    value = record(tables, abi.Rule, 16)
     assert (value.apps, value.hash, value.action, value.flags) == (HTTP, rule.hash, Action.INSPECT, rule.flags)
-    value = record(tables, abi.Rule, 0)
+    value = record(tables, abi.Rule, 8)
     assert (value.apps, value.hash, value.action, value.flags) == (ANY_APP, 0, Action.ALLOW, Default().flags)
 
 
@@ -289,7 +316,7 @@ def test_a_rule_is_filed_under_what_it_names_by_parts() -> None:
         )
     )
     assert tables.sizes.trees == 2
-    assert len(tables._sets_of(locations(tables)[112, mapped("10.1.0.0")])) == 1
+    assert len(sets_of(tables, "10.1.0.0")) == 1
     for source, destination, rule in (
         ("10.1.0.1", "10.1.0.2", 1),
         ("10.1.0.1", "10.2.0.2", 1),
@@ -423,7 +450,7 @@ def test_a_class_of_many_trees_has_one_of_them_all() -> None:
         for n in range(100)
     )
     tables = compile_policy(Policy(members))
-    assert record(tables, abi.Class, locations(tables)[128, mapped("10.0.0.1")]).by_destination == 1
+    assert class_of(tables, "10.0.0.1").by_destination == 1
     for n in range(100):
         assert tables.walk(mapped("10.9.9.9"), mapped("10.0.0.1"), TCP, n).rule == n + 1
         assert tables.walk(mapped("10.9.9.9"), mapped("11.0.0.7"), TCP, n).rule == (n + 1 if n == 7 else 0)
@@ -434,10 +461,3 @@ def test_what_cannot_be_told_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(compile, "MAX_WORK", 1)
     with pytest.raises(PolicyTooLargeError, match="cannot be told whether no more than 256 of them meet"):
         compile_policy(Policy(tuple(members)))
-
-
-def test_a_tree_too_large_is_refused() -> None:
-    ports = tuple((n, n) for n in range(0, 65536, 2))
-    rule = Rule("odd", Action.ALLOW, protocols=(TCP,), ports=ports, line=7, file="p.yaml")
-    with pytest.raises(PolicyTooLargeError, match=r"p.yaml:7: rules: 1 rules share a destination with 'odd' .* 65536"):
-        compile_policy(Policy((rule,)))
