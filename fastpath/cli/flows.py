@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
+from fastpath.lines import read_lines
 from fastpath.policy.explain import Flow, read_flow
 
 MAX_LINE = 64 * 1024
@@ -14,7 +15,7 @@ FIELDS = ("from", "to", "proto", "sport", "port", "app")
 
 def read_flows(stream: IO[bytes]) -> Iterator[Flow | ValueError]:
     """A flow for each line, or what is wrong with it."""
-    for line in _lines(stream):
+    for line in read_lines(stream, MAX_LINE):
         try:
             yield _read_line(line)
         except ValueError as error:
@@ -27,15 +28,6 @@ def flow_of(given: Mapping[str, Any]) -> Flow:
         source=given["from"], destination=given["to"], proto=given["proto"], sport=given["sport"],
         port=given["port"], app=given["app"],
     )  # fmt: skip
-
-
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines without their ends; of one that is too long a byte more than is allowed."""
-    while line := stream.readline(MAX_LINE + 1):
-        rest = line
-        while not rest.endswith(b"\n") and (rest := stream.readline(MAX_LINE)):
-            pass
-        yield line.removesuffix(b"\n")
 
 
 def _read_line(line: bytes) -> Flow:
