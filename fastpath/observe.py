@@ -15,21 +15,8 @@ from fastpath import abi
 from fastpath.abi import Protocol, Reason, SessionFlag, Verdict
 from fastpath.lines import read_lines
 from fastpath.policy.model import TCP, protocol_number
-from fastpath.policy.observed import Amount, Observed
+from fastpath.policy.observed import DENIED, MIDSTREAM, OUTSIDE, REASONS, UNANSWERED, Amount, Observed
 from fastpath.selection import Batch
-
-# Why a session is left out, and the sentence for it. The first three can be included.
-DENIED = "denied"
-MIDSTREAM = "midstream"
-UNANSWERED = "unanswered"
-OUTSIDE = "outside"
-REASONS = {
-    DENIED: "denied and dropped (--include denied)",
-    MIDSTREAM: "TCP whose beginning was not seen: who is the server is a guess (--include midstream)",
-    UNANSWERED: "TCP connections that never came about, as of a scan (--include unanswered)",
-    OUTSIDE: "outside of the policy: the gateway's own traffic, failsafe ports",
-}
-INCLUDABLE = (DENIED, MIDSTREAM, UNANSWERED)
 
 # Of records.
 MAX_LINE = 1 << 20

@@ -17,10 +17,11 @@ from fastpath.commands import Commands
 from fastpath.config import Config
 from fastpath.document import InvalidDocumentError
 from fastpath.exit import CommandError, ExitStatus
-from fastpath.observe import INCLUDABLE, Intake, mapped, observe_records, observe_sessions, open_log
+from fastpath.observe import Intake, mapped, observe_records, observe_sessions, open_log
 from fastpath.policy.defined import Defined, read_defined
 from fastpath.policy.draft import Account, Draft
 from fastpath.policy.explain import Flow
+from fastpath.policy.observed import INCLUDABLE
 from fastpath.policy.suggest import EPHEMERAL, Widening, suggest
 from fastpath.text import escape
 from fastpath.timespec import FORMS, parse_time
@@ -145,7 +146,7 @@ def _observe_records(path: Path, seen: _Observation, known: set[int]) -> None:
         if not files:
             seen.notes.append(f"There is no inspection log {path}: no ended sessions.")
         if bad := observe_records(files, seen.intake, seen.since or 0, known):
-            seen.notes.append(f"{bad} lines of {path} are no records.")
+            seen.notes.append(f"Of {path} {bad} lines are no records.")
 
 
 def _observe_flows(file: str, intake: Intake) -> int:

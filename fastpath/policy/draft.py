@@ -14,7 +14,7 @@ from fastpath.policy.defined import Defined, Ranges
 from fastpath.policy.describe import port_text
 from fastpath.policy.groups import MAX_GROUPS, MAX_NETWORKS
 from fastpath.policy.model import MAX_RULES, protocol_name
-from fastpath.policy.observed import Amount, total
+from fastpath.policy.observed import REASONS, Amount, total
 from fastpath.policy.suggest import Suggested, size
 from fastpath.selection import address
 from fastpath.text import escape
@@ -108,7 +108,7 @@ class Draft:
         yield f"Explained by {len(self._rules)} rules: {_text(account.observed)}."
         yield "A rule allows each of its clients each of its ports on each of its servers. All else would be denied."
         for why, amount in account.left_out.items():
-            yield f"Left out: {_text(amount)}: {why}."
+            yield f"Left out: {_text(amount)}: {REASONS[why]}."
         if self.cut:
             yield (
                 f"Left out: {self.cut} rules, which would explain {_text(self.lost)}: a policy holds {MAX_RULES} rules "

@@ -9,6 +9,19 @@ from dataclasses import dataclass
 
 from fastpath.policy.model import TCP, UDP
 
+# Why a session is left out, and the sentence for it. The first three can be included.
+DENIED = "denied"
+MIDSTREAM = "midstream"
+UNANSWERED = "unanswered"
+OUTSIDE = "outside"
+REASONS = {
+    DENIED: "denied and dropped (--include denied)",
+    MIDSTREAM: "TCP whose beginning was not seen: who is the server is a guess (--include midstream)",
+    UNANSWERED: "TCP connections that never came about, as of a scan (--include unanswered)",
+    OUTSIDE: "outside of the policy: the gateway's own traffic, failsafe ports",
+}
+INCLUDABLE = (DENIED, MIDSTREAM, UNANSWERED)
+
 
 @dataclass(frozen=True, slots=True)
 class Amount:
