@@ -114,6 +114,11 @@ class Batch:
         return self.values[abi.Session.protocol.offset :: _VALUE]
 
     @functools.cached_property
+    def rule_hashes(self) -> list[int]:
+        """Of the rules that judged."""
+        return memoryview(self.values).cast("I")[abi.Session.rule_hash.offset // 4 :: _VALUE // 4].tolist()
+
+    @functools.cached_property
     def reversed(self) -> list[bool]:
         """The key's first end is the server."""
         return [bool(each & abi.SessionFlag.SERVER_IS_A) for each in self.flags]

@@ -61,6 +61,9 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
 def _add_diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("new", metavar="NEW", type=Path, help="policy file")
     parser.add_argument("old", metavar="OLD", nargs="?", type=Path, help="what it changes (default: gateway.yaml's)")
+    parser.add_argument(
+        "--sessions", action="store_true", help="also what NEW would make of the live sessions, as they are judged now"
+    )
     _output(parser, "text")
 
 
@@ -240,13 +243,16 @@ def _named(rule: Mapping[str, Any]) -> str:
 
 
 def diff(config: Config, options: argparse.Namespace) -> int:
-    """What another policy file changes."""
-    new = _load(config, options.new).policy
-    result = difference(_load(config, options.old).policy, new)
-    if options.output == "json":
-        _write([json.dumps(result, indent=2)])
-    else:
-        _write(list(_differences(result)) or ["no differences"])
+    """What another policy file changes, in rules and in live sessions."""
+    new = _load(config, options.new)
+    result = difference(_load(config, options.old).policy, new.policy)
+    lines = list(_differences(result)) or ["no differences"]
+    if options.sessions:
+        from fastpath.cli import rejudged  # noqa: PLC0415  netlink, which files alone do not need
+
+        result["sessions"] = rejudged.rejudge_live(config, new)
+        lines += rejudged.lines(result["sessions"])
+    _write([json.dumps(result, indent=2)] if options.output == "json" else lines)
     return ExitStatus.OK
 
 
