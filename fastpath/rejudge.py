@@ -9,15 +9,18 @@ import ctypes
 import heapq
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fastpath import abi
 from fastpath.abi import Action, Reason, SessionFlag, Verdict
+from fastpath.document import Network
 from fastpath.policy.compile import Tables
 from fastpath.policy.describe import rule_id
 from fastpath.policy.evaluate import Walk
-from fastpath.policy.model import TCP
+from fastpath.policy.model import TCP, UDP
 from fastpath.selection import Batch, RuleNames
 from fastpath.word import Word
 
@@ -37,14 +40,13 @@ class Effect:
     enforced: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Alike:
+class Alike(NamedTuple):
     """Sessions that are judged alike. Addresses are 16 bytes, IPv4 mapped; `bytes` of both directions."""
 
     client: bytes
     server: bytes
-    l4: int
     dport: int
+    l4: int
     flags: int
     protocol: int
     word: int
@@ -109,32 +111,86 @@ def tally(batches: Iterable[Batch]) -> Iterator[Alike]:
         port, l4, flags, protocol, word, rule_hash = _REST.unpack_from(key, 32)
         ends = (key[16:32], key[:16]) if flags & SessionFlag.SERVER_IS_A else (key[:16], key[16:32])
         dport = int.from_bytes(port, "big")
-        yield Alike(*ends, l4, dport, flags, protocol, word, rule_hash, sessions[row], octets[row])
+        yield Alike(*ends, dport, l4, flags, protocol, word, rule_hash, sessions[row], octets[row])
 
 
 def rejudge(found: Iterable[Alike], tables: Tables, names: RuleNames, midstream: Action) -> Rejudged:
     """Of all of them; `midstream` is what the exception of that name is set to."""
     result = Rejudged()
+    outcome_of = _Outcomes(tables, names, midstream)
     for alike in found:
-        old = Word.unpack(alike.word)
-        new = _judged(alike, old, tables, midstream)
-        old_rule = names.of(alike.word >> abi.Word.RULE)
-        new_rule = old_rule if new.rule is None else rule_id(tables.policy, new.rule)
-        effects = (_effect(old.verdict, old.monitor), new.effect)
-        if effects[0] == effects[1]:
+        outcome = outcome_of(alike)
+        if outcome.old == outcome.new:
             result.unchanged.add(alike)
-            if old_rule != new_rule:
+            if outcome.old_rule != outcome.new_rule:
                 result.other_rule.add(alike)
             continue
-        change = result.changes.setdefault(effects, Change())
+        change = result.changes.setdefault((outcome.old, outcome.new), Change())
         change.sum.add(alike)
-        change.rules.setdefault((old_rule, new_rule), Sum()).add(alike)
-        change.examples.append((alike, old_rule, new_rule))
+        change.rules.setdefault((outcome.old_rule, outcome.new_rule), Sum()).add(alike)
+        change.examples.append((alike, outcome.old_rule, outcome.new_rule))
         if len(change.examples) > 100 * EXAMPLES:
             change.examples = _largest(change.examples)
     for change in result.changes.values():
         change.examples = _largest(change.examples)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    old: Effect
+    new: Effect
+    old_rule: str
+    new_rule: str
+
+
+class _Outcomes:
+    """What becomes of sessions. The policy is walked once for all whose addresses and ports lie between the same edges
+    of its prefixes and ranges: a million sessions may have a million clients, and few that differ to the policy.
+    """
+
+    def __init__(self, tables: Tables, names: RuleNames, midstream: Action) -> None:
+        rules = tables.policy.rules
+        self._tables = tables
+        self._names = names
+        self._midstream = midstream
+        self._sources = _edges(network for rule in rules for network in rule.sources)
+        self._destinations = _edges(network for rule in rules for network in rule.destinations)
+        spans = (span for rule in rules for l4 in (TCP, UDP) for span in rule.ports_of(l4))
+        self._ports = sorted({edge for low, high in spans for edge in (low, high + 1)})
+        self._known: dict[tuple[int, ...], _Outcome] = {}
+
+    def __call__(self, alike: Alike) -> _Outcome:
+        key = (
+            bisect_right(self._sources, alike.client),
+            bisect_right(self._destinations, alike.server),
+            bisect_right(self._ports, alike.dport),
+            alike.l4,
+            alike.flags,
+            alike.protocol,
+            alike.word,
+            alike.rule_hash,
+        )
+        outcome = self._known.get(key)
+        if outcome is None:
+            outcome = self._known[key] = self._outcome(alike)
+        return outcome
+
+    def _outcome(self, alike: Alike) -> _Outcome:
+        old = Word.unpack(alike.word)
+        new = _judged(alike, old, self._tables, self._midstream)
+        old_rule = self._names.of(alike.word >> abi.Word.RULE)
+        new_rule = old_rule if new.rule is None else rule_id(self._tables.policy, new.rule)
+        return _Outcome(_effect(old.verdict, old.monitor), new.effect, old_rule, new_rule)
+
+
+def _edges(networks: Iterable[Network]) -> list[bytes]:
+    """First addresses in and behind each network, 16 bytes, IPv4 mapped; no IPv6 network holds one of IPv4."""
+    edges = {0xFFFF << 32, 0x10000 << 32}
+    for network in networks:
+        base = 0xFFFF << 32 if network.version == 4 else 0
+        edges |= {base + int(network.network_address), base + int(network.broadcast_address) + 1}
+    return [edge.to_bytes(16, "big") for edge in sorted(edges) if edge < 1 << 128]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastpath import abi
 from fastpath.abi import Action, Protocol, Reason, SessionFlag, Verdict
 from fastpath.cli.rejudged import as_json, lines
 from fastpath.policy.compile import Tables, compile_policy
-from fastpath.policy.model import UDP, Default, Policy, Rule
+from fastpath.policy.model import TCP, UDP, Default, Policy, Rule
 from fastpath.policy.names import write_names
 from fastpath.rejudge import EXAMPLES, Effect, Rejudged, rejudge, tally
 from fastpath.selection import Batch, RuleNames
@@ -169,3 +170,41 @@ def test_for_people(names: RuleNames) -> None:
         "    by one -> default: 1 session, 100 bytes",
         "    such as 10.0.0.1 > 10.1.0.1 udp port 9: 1 session, 100 bytes",
     ]
+
+
+EDGES = """
+default: deny
+rules:
+  - {id: a, from: 10.0.0.0/30, to: [10.1.0.0/31, 10.1.0.4], proto: tcp, ports: [80-82, 443], action: allow}
+  - {id: b, from: [10.0.0.2/31, 10.0.0.8], proto: [tcp, udp], ports: 81, action: deny, mode: monitor}
+  - {id: c, to: "::/0", action: allow}
+  - {id: d, to: 10.1.0.1, proto: udp, action: allow}
+  - {id: e, from: 0.0.0.0/0, proto: icmp, action: allow}
+  - {id: f, from: "fd00::/127", to: "fd00::2", proto: tcp, ports: 0-79, action: allow}
+"""
+V4 = [f"10.{net}.0.{host}" for net in (0, 1) for host in range(10)]
+V6 = ["::", "fd00::", "fd00::1", "fd00::2", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]
+
+
+@pytest.mark.parametrize("hosts", [V4, V6], ids=["v4", "v6"])
+def test_sessions_between_the_same_edges_are_judged_alike(names: RuleNames, hosts: list[str]) -> None:
+    tables = compile_policy(policy_of(EDGES))
+    sessions = [
+        session(port, src=src, dst=dst, l4=l4)
+        for src in hosts
+        for dst in hosts
+        for l4, ports in ((TCP, (79, 80, 81, 82, 83, 443, 444)), (UDP, (80, 81, 82)), (1, (0,)))
+        for port in ports
+    ]
+    alone: Counter[tuple[Any, ...]] = Counter()
+    for one in sessions:
+        for effects, change in judged(names, one, tables=tables).changes.items():
+            (pair,) = change.rules
+            alone[*effects, *pair] += 1
+    together = judged(names, *sessions, tables=tables)
+    assert alone
+    assert alone == {
+        (*effects, *pair): amount.sessions
+        for effects, change in together.changes.items()
+        for pair, amount in change.rules.items()
+    }
