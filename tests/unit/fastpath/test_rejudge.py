@@ -177,7 +177,7 @@ default: deny
 rules:
   - {id: a, from: 10.0.0.0/30, to: [10.1.0.0/31, 10.1.0.4], proto: tcp, ports: [80-82, 443], action: allow}
   - {id: b, from: [10.0.0.2/31, 10.0.0.8], proto: [tcp, udp], ports: 81, action: deny, mode: monitor}
-  - {id: c, to: "::/0", action: allow}
+  - {id: c, from: "::/0", to: "fd00::/127", action: allow}
   - {id: d, to: 10.1.0.1, proto: udp, action: allow}
   - {id: e, from: 0.0.0.0/0, proto: icmp, action: allow}
   - {id: f, from: "fd00::/127", to: "fd00::2", proto: tcp, ports: 0-79, action: allow}
