@@ -14,7 +14,7 @@ from fastpath.policy.defined import Defined, Ranges
 from fastpath.policy.describe import port_text
 from fastpath.policy.groups import MAX_GROUPS, MAX_NETWORKS
 from fastpath.policy.model import MAX_RULES, protocol_name
-from fastpath.policy.observed import REASONS, Amount, total
+from fastpath.policy.observed import MAX_ENDPOINTS, REASONS, Amount, total
 from fastpath.policy.suggest import Suggested, size
 from fastpath.selection import address
 from fastpath.text import escape
@@ -40,7 +40,7 @@ class Account:
 
 class Draft:
     """A policy of suggested rules in the order given, by the names of `defined` where they fit exactly. What a policy
-    cannot hold is left out from the end: `cut` rules that would explain `lost`.
+    cannot hold is left out from the end; `unexplained` is what was observed and no rule allows.
     """
 
     def __init__(self, rules: list[Suggested], defined: Defined, account: Account) -> None:
@@ -51,8 +51,7 @@ class Draft:
         self._prefixes: dict[Ranges, list[str]] = {}
         self._services: dict[str, dict[str, Any]] = {}
         kept = self._fitting(rules)
-        self.cut = len(rules) - len(kept)
-        self.lost = total(rule.amount for rule in rules[len(kept) :])
+        self.unexplained = account.observed - total(rule.amount for rule in kept)
         self._rules = [(self._rule(rule), rule) for rule in kept]
 
     def as_json(self) -> dict[str, Any]:
@@ -63,7 +62,7 @@ class Draft:
             "until": account.until,
             "observed": _amount(account.observed),
             "left_out": {why: _amount(amount) for why, amount in account.left_out.items()},
-            "cut": {"rules": self.cut, **_amount(self.lost)},
+            "unexplained": _amount(self.unexplained),
             "notes": account.notes,
             "policy": self._policy() | {"rules": [fields for fields, _ in self._rules]},
             "rules": [
@@ -105,14 +104,14 @@ class Draft:
         yield "Suggested by `microseg-fastpath policy suggest`, for review. Nothing of it is in force."
         since = "all there is" if account.since is None else _moment(account.since)
         yield f"Period: {since}, until {_moment(account.until)}."
-        yield f"Explained by {len(self._rules)} rules: {_text(account.observed)}."
+        yield f"Explained by {len(self._rules)} rules: {_text(account.observed - self.unexplained)}."
         yield "A rule allows each of its clients each of its ports on each of its servers. All else would be denied."
         for why, amount in account.left_out.items():
             yield f"Left out: {_text(amount)}: {REASONS[why]}."
-        if self.cut:
+        if self.unexplained.sessions:
             yield (
-                f"Left out: {self.cut} rules, which would explain {_text(self.lost)}: a policy holds {MAX_RULES} rules "
-                f"and {MAX_NETWORKS} prefixes."
+                f"Left out: {_text(self.unexplained)}: the least used, as a policy holds {MAX_RULES} rules and "
+                f"{MAX_NETWORKS} prefixes, and rules are made of {MAX_ENDPOINTS} ports of servers at most."
             )
         yield from (escape(note) for note in account.notes)
 

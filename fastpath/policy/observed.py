@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import itertools
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fastpath.policy.model import TCP, UDP
+
+# As many as the largest policies have rules; somebody who tries all ports of all hosts finds more.
+MAX_ENDPOINTS = 100_000
+# Of a key: server, protocol and port.
+_HEAD = 16 + 1 + 2
 
 # Why a session is left out, and the sentence for it. The first three can be included.
 DENIED = "denied"
@@ -40,6 +46,14 @@ class Amount:
             self.packets + other.packets,
             self.bytes + other.bytes,
             self.inspected + other.inspected,
+        )
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(
+            self.sessions - other.sessions,
+            self.packets - other.packets,
+            self.bytes - other.bytes,
+            self.inspected - other.inspected,
         )
 
 
@@ -90,8 +104,16 @@ class Observed:
         all_inspected[row] += inspected
 
     def endpoints(self) -> Iterator[Endpoint]:
-        """By server, protocol, port."""
-        for head, keys in itertools.groupby(sorted(self._rows), key=lambda key: key[:19]):
+        """By server, protocol, port: the MAX_ENDPOINTS that most sessions went to."""
+        sessions = self._amounts[0]
+        uses: Counter[bytes] = Counter()
+        for key, row in self._rows.items():
+            uses[key[:_HEAD]] += sessions[row]
+        heads = sorted(uses, key=lambda head: (-uses[head], head))
+        few = frozenset(heads[MAX_ENDPOINTS:])
+        for head, keys in itertools.groupby(sorted(self._rows), key=lambda key: key[:_HEAD]):
+            if head in few:
+                continue
             flows = list(keys)
             rows = [self._rows[key] for key in flows]
             apps = 0
@@ -101,7 +123,7 @@ class Observed:
                 server=int.from_bytes(head[:16], "big"),
                 l4=head[16],
                 port=int.from_bytes(head[17:], "big"),
-                clients=[int.from_bytes(key[19:], "big") for key in flows],
+                clients=[int.from_bytes(key[_HEAD:], "big") for key in flows],
                 apps=apps,
                 amount=Amount(*(sum(map(column.__getitem__, rows)) for column in self._amounts)),
             )

@@ -274,11 +274,19 @@ def test_more_rules_than_a_policy_holds() -> None:
     # Each client uses a server of its own, the last one twice.
     flows = [Seen(f"10.0.{n >> 8}.{n & 255}", f"10.1.{n >> 8}.{n & 255}", TCP, 80) for n in range(MAX_RULES + 2)]
     draft = draft_of([*flows, flows[-1]])
-    assert draft.cut == 2
-    assert draft.lost.sessions == 2
-    assert "2 rules, which would explain 2 sessions" in " ".join(line.lstrip("# ") for line in draft.lines())
+    assert draft.unexplained.sessions == 2
+    assert "Left out: 2 sessions, 200 bytes: the least used" in " ".join(line.lstrip("# ") for line in draft.lines())
+    assert len(rules_of(draft)) == MAX_RULES
     tables = compile_policy(policy_of("\n".join(draft.lines())))
     assert allows(tables, flows[-1])
+
+
+def test_more_ports_than_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastpath.policy.observed.MAX_ENDPOINTS", 2)
+    used = [Seen("10.0.0.1", "10.1.0.1", TCP, port) for port in (1, 2, 2, 3, 3, 3)]
+    draft = draft_of(used)
+    assert [rule["ports"] for rule in rules_of(draft)] == ["2-3"]
+    assert draft.as_json()["unexplained"]["sessions"] == 1
 
 
 def test_nothing_seen_allows_nothing() -> None:
