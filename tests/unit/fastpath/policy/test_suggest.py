@@ -20,6 +20,7 @@ from fastpath.policy.model import ICMP, ICMP6, MAX_RULES, TCP, UDP
 from fastpath.policy.observed import Amount, Observed
 from fastpath.policy.suggest import EPHEMERAL, Widening, suggest
 from tests.unit.fastpath.policy import policy_of
+from tests.unit.fastpath.policy.test_schema import in_schema
 
 EXACT = Widening()
 
@@ -279,6 +280,16 @@ def test_more_rules_than_a_policy_holds() -> None:
     assert len(rules_of(draft)) == MAX_RULES
     tables = compile_policy(policy_of("\n".join(draft.lines())))
     assert allows(tables, flows[-1])
+
+
+def test_long_lists_are_wrapped_and_editors_take_it() -> None:
+    flows = [Seen(f"{net}{2 * n:x}", f"{net}1", TCP, 2 * n) for net in ("fd00::", "fd00:1::") for n in range(1, 150)]
+    flows += [Seen(f"10.0.0.{n}", "10.1.0.1", UDP, 53) for n in range(1, 250, 2)]
+    draft = draft_of(flows, Widening({6: (112, 100)}))
+    assert max(map(len, draft.lines())) <= 120
+    assert in_schema("\n".join(draft.lines()))
+    assert in_schema(json.dumps(draft.as_json()["policy"]))
+    assert all(allows(tables_of(draft), flow) for flow in flows[::50])
 
 
 def test_more_ports_than_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
