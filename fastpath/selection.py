@@ -104,10 +104,24 @@ class Batch:
         return self.keys[abi.Key.l4.offset :: _KEY]
 
     @functools.cached_property
+    def flags(self) -> bytes:
+        """Masks of `abi.SessionFlag`."""
+        return self.values[abi.Session.flags.offset :: _VALUE]
+
+    @functools.cached_property
+    def protocols(self) -> bytes:
+        """Application protocols."""
+        return self.values[abi.Session.protocol.offset :: _VALUE]
+
+    @functools.cached_property
+    def rule_hashes(self) -> list[int]:
+        """Of the rules that judged."""
+        return memoryview(self.values).cast("I")[abi.Session.rule_hash.offset // 4 :: _VALUE // 4].tolist()
+
+    @functools.cached_property
     def reversed(self) -> list[bool]:
         """The key's first end is the server."""
-        flags = self.values[abi.Session.flags.offset :: _VALUE]
-        return [bool(each & abi.SessionFlag.SERVER_IS_A) for each in flags]
+        return [bool(each & abi.SessionFlag.SERVER_IS_A) for each in self.flags]
 
     @functools.cached_property
     def _ends(self) -> tuple[list[int], list[int]]:
@@ -190,7 +204,7 @@ GROUPS = {
     "verdict": Column(_bits(0, 0xF), _name(abi.Verdict)),
     "reason": Column(_bits(abi.Word.REASON, 0xFF), _name(abi.Reason)),
     "rule": Column(_rules),
-    "protocol": Column(lambda batch: batch.values[abi.Session.protocol.offset :: _VALUE], _name(abi.Protocol)),
+    "protocol": Column(lambda batch: batch.protocols, _name(abi.Protocol)),
     "l4": Column(lambda batch: batch.l4, l4_name),
     "state": Column(lambda batch: batch.states, _states),
     "src": Column(lambda batch: batch.src, address),

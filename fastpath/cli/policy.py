@@ -9,21 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from fastpath.cli.flows import FIELDS, flow_of, read_flows
 from fastpath.config import Config
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.policy.compile import Tables, compile_policy
 from fastpath.policy.describe import default_fields, difference, fields, named, place, rule_id
-from fastpath.policy.explain import Condition, Flow, as_json, explain, read_flow
+from fastpath.policy.explain import Condition, Flow, as_json, explain
 from fastpath.policy.model import DEFAULT_ID, Policy
 from fastpath.policy.read import load_policy
 from fastpath.policy.shadow import Finding, Kind, lint
 from fastpath.text import escape
 
-MAX_LINE = 64 * 1024
 SHOWN = 10  # rules named in one line
 WIDTH = 60  # columns of what the file says
-
-_FLOW = ("from", "to", "proto", "sport", "port", "app")
 
 
 def _file(parser: argparse.ArgumentParser) -> None:
@@ -56,13 +54,16 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--port", metavar="PORT", help="server's port, with tcp and udp")
     group.add_argument("--app", metavar="NAME", help="application protocol (default: not known yet)")
     parser.add_argument(
-        "--flows", metavar="FILE", help=f"many flows, a JSON object a line with {', '.join(_FLOW)}; - is stdin"
+        "--flows", metavar="FILE", help=f"many flows, a JSON object a line with {', '.join(FIELDS)}; - is stdin"
     )
 
 
 def _add_diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("new", metavar="NEW", type=Path, help="policy file")
     parser.add_argument("old", metavar="OLD", nargs="?", type=Path, help="what it changes (default: gateway.yaml's)")
+    parser.add_argument(
+        "--sessions", action="store_true", help="also what NEW would make of the live sessions, as they are judged now"
+    )
     _output(parser, "text")
 
 
@@ -161,7 +162,7 @@ def _text(value: Any) -> str:
 
 def simulate(config: Config, options: argparse.Namespace) -> int:
     """Judge one flow, or many, and say why."""
-    given = {name: getattr(options, name) for name in _FLOW}
+    given = {name: getattr(options, name) for name in FIELDS}
     if options.flows is not None:
         if any(value is not None for value in given.values()):
             raise CommandError("--flows has the flows: leave out what describes one", ExitStatus.USAGE)
@@ -170,7 +171,7 @@ def simulate(config: Config, options: argparse.Namespace) -> int:
     if missing:
         raise CommandError(f"missing {', '.join(missing)}, or --flows", ExitStatus.USAGE)
     try:
-        flow = _flow(given)
+        flow = flow_of(given)
     except ValueError as error:
         raise CommandError(str(error), ExitStatus.USAGE) from None
     tables = _load(config, options.file)
@@ -182,13 +183,6 @@ def simulate(config: Config, options: argparse.Namespace) -> int:
     return ExitStatus.OK
 
 
-def _flow(given: Mapping[str, Any]) -> Flow:
-    return read_flow(
-        source=given["from"], destination=given["to"], proto=given["proto"], sport=given["sport"],
-        port=given["port"], app=given["app"],
-    )  # fmt: skip
-
-
 def _simulate_all(tables: Tables, file: str) -> int:
     if file == "-":
         return _judge_lines(tables, sys.stdin.buffer, "stdin")
@@ -198,61 +192,15 @@ def _simulate_all(tables: Tables, file: str) -> int:
 
 def _judge_lines(tables: Tables, stream: IO[bytes], file: str) -> int:
     status = ExitStatus.OK
-    for number, line in enumerate(_lines(stream), 1):
-        try:
-            result = as_json(tables.policy, explain(tables, _read_line(line)))
-        except ValueError as error:
+    for number, flow in enumerate(read_flows(stream), 1):
+        if isinstance(flow, Flow):
+            result = as_json(tables.policy, explain(tables, flow))
+        else:
             status = ExitStatus.FAILED
-            result = {"line": number, "error": str(error)}
-            sys.stderr.write(f"{escape(file)}:{number}: {escape(str(error), 200)}\n")
+            result = {"line": number, "error": str(flow)}
+            sys.stderr.write(f"{escape(file)}:{number}: {escape(str(flow), 200)}\n")
         _write([json.dumps(result)])
     return status
-
-
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines without their ends; of one that is too long a byte more than is allowed."""
-    while line := stream.readline(MAX_LINE + 1):
-        rest = line
-        while not rest.endswith(b"\n") and (rest := stream.readline(MAX_LINE)):
-            pass
-        yield line.removesuffix(b"\n")
-
-
-def _read_line(line: bytes) -> Flow:
-    """ValueError says what is wrong with it."""
-    if len(line) > MAX_LINE:
-        raise ValueError(f"longer than {MAX_LINE} bytes")
-    try:
-        given = json.loads(line.decode(), object_pairs_hook=_once)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
-    except RecursionError:
-        raise ValueError("not JSON: nested too deep") from None
-    if not isinstance(given, dict):
-        raise ValueError(f"expected an object with {', '.join(_FLOW)}")  # noqa: TRY004  # the line's fault
-    if unknown := sorted(given.keys() - set(_FLOW)):
-        raise ValueError(f"unknown field {unknown[0][:60]!r}; known here: {', '.join(_FLOW)}")
-    for name in _FLOW:
-        value = given.setdefault(name)
-        if value is None and name in {"from", "to", "proto"}:
-            raise ValueError(f"missing {name}")
-        # Not isinstance: true is no port.
-        if type(value) is int and name in {"proto", "sport", "port"}:
-            given[name] = str(value)
-        elif value is not None and not (isinstance(value, str) and name in {"from", "to", "proto", "app"}):
-            raise ValueError(f"{name}: expected {'a number' if name in {'sport', 'port'} else 'text'}")
-    return _flow(given)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in given:
-            raise ValueError(f"{name[:60]!r} is given twice")
-        given[name] = value
-    return given
 
 
 def _explained(result: Mapping[str, Any], conditions: Iterable[Condition]) -> Iterator[str]:
@@ -295,13 +243,16 @@ def _named(rule: Mapping[str, Any]) -> str:
 
 
 def diff(config: Config, options: argparse.Namespace) -> int:
-    """What another policy file changes."""
-    new = _load(config, options.new).policy
-    result = difference(_load(config, options.old).policy, new)
-    if options.output == "json":
-        _write([json.dumps(result, indent=2)])
-    else:
-        _write(list(_differences(result)) or ["no differences"])
+    """What another policy file changes, in rules and in live sessions."""
+    new = _load(config, options.new)
+    result = difference(_load(config, options.old).policy, new.policy)
+    lines = list(_differences(result)) or ["no differences"]
+    if options.sessions:
+        from fastpath.cli import rejudged  # noqa: PLC0415  netlink, which files alone do not need
+
+        result["sessions"] = rejudged.rejudge_live(config, new)
+        lines += rejudged.lines(result["sessions"])
+    _write([json.dumps(result, indent=2)] if options.output == "json" else lines)
     return ExitStatus.OK
 
 

@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.text import escape
+from fastpath.timespec import FORMS, parse_time
 from slowpath.cli.filters import add_filters, combine, needles
 from slowpath.cli.output import FORMATS, formatter
-from slowpath.cli.timespec import FORMS, parse_time
 from slowpath.record import read
 
 DEFAULT_LAST = 20

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fastpath.cli.flows import MAX_LINE
 from fastpath.cli.main import main
-from fastpath.cli.policy import MAX_LINE
 
 POLICY = """\
 default: {action: deny}

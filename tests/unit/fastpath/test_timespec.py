@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from slowpath.cli.timespec import parse_time
+from fastpath.timespec import parse_time
 
 NOW = datetime(2025, 11, 24, 14, 5, 30, tzinfo=UTC).timestamp()
 
