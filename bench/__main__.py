@@ -26,6 +26,7 @@ NAMES = (
     "start_up",
     "tables",
     "live_sessions",
+    "first_packet",
 )
 
 

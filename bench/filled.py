@@ -14,6 +14,7 @@ from bench.programs import BPFFS, Peers
 from fastpath import abi
 from fastpath.commands import Commands
 from fastpath.config import Config
+from fastpath.libbpf import Map
 from fastpath.loader.pins import Pins, Table
 from fastpath.policy.compile import compile_policy
 from fastpath.policy.model import Default, Log, Policy
@@ -45,6 +46,13 @@ class Filled:
         self._bed.spread(CLIENTS + first, clients)
         testrun.scattered(self._bed, self.ingress, frame, clients)
 
+    def clear(self) -> None:
+        """No session is left."""
+        size = self.table.shape.key_size
+        keys = [bytes(keys[n * size : (n + 1) * size]) for count, keys, _ in self.table.batches() for n in range(count)]
+        for key in keys:
+            self.table.delete(key)
+
     @property
     def counters(self) -> Counters:
         """The kernel's."""
@@ -57,9 +65,14 @@ class Filled:
 
     @property
     def memory(self) -> int:
-        """Bytes that the kernel says the table takes."""
-        lines = Path(f"/proc/self/fdinfo/{self.table.fd}").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
+        """Bytes of the table."""
+        return memlock(self.table)
+
+
+def memlock(table: Map) -> int:
+    """Bytes that the kernel says a map takes."""
+    lines = Path(f"/proc/self/fdinfo/{table.fd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
 
 
 @contextlib.contextmanager

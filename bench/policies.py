@@ -8,13 +8,22 @@ from __future__ import annotations
 import argparse
 import enum
 import itertools
+import os
 import random
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from pathlib import Path
+
+from fastpath.policy.model import Policy
+from fastpath.policy.read import load_policy
 
 Network = IPv4Network | IPv6Network
+
+# What the benches of the policy take; BENCH_RULES is the largest of a trial.
+COUNTS = tuple(n for n in (10, 1_000, 10_000, 100_000) if n <= int(os.environ.get("BENCH_RULES", "100000")))
 
 # Rules at a time share a block of priorities, so that the order of the file is not that of the rules.
 PRIORITIES = 200
@@ -79,12 +88,26 @@ def generate(sizes: Sizes | None = None, shape: Shape = Shape.NESTED, seed: int 
     sizes = sizes or Sizes()
     choose = random.Random(f"{seed} {shape} {sizes}")
     prefixes = _prefixes(choose, sizes.prefixes, 0 if shape == Shape.FLAT else NESTED_SHARE)
-    lines = ["default: deny", "groups:", *_groups(choose, prefixes, sizes.groups, shape), "services:"]
+    versions: list[set[int]] = []
+    lines = ["default: deny", "groups:", *_groups(choose, prefixes, sizes.groups, shape, versions), "services:"]
     services = list(_services())
     lines += [f"  {name}: {what}" for name, what in services]
     lines.append("rules:")
-    lines += _rules(choose, prefixes, sizes, [name for name, _ in services])
+    lines += _rules(choose, prefixes, sizes, [name for name, _ in services], versions)
     return Generated("\n".join(lines) + "\n", tuple(prefixes))
+
+
+def allowing(text: str) -> str:
+    """A generated policy in which every rule and the default allow: behind the walk, all packets go the same way."""
+    return text.replace("action: deny", "action: allow").replace("default: deny", "default: allow")
+
+
+def load(text: str) -> Policy:
+    """The policy of a text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.yaml"
+        path.write_text(text)
+        return load_policy(path, lambda _: None)
 
 
 def _prefixes(choose: random.Random, count: int, nested: float) -> list[Network]:
@@ -123,24 +146,30 @@ def _prefixes(choose: random.Random, count: int, nested: float) -> list[Network]
     return members
 
 
-def _groups(choose: random.Random, prefixes: list[Network], count: int, shape: Shape) -> Iterator[str]:
-    """Each has members of its own, and shares others; some include or exclude what is in groups before them."""
+def _groups(
+    choose: random.Random, prefixes: list[Network], count: int, shape: Shape, versions: list[set[int]]
+) -> Iterator[str]:
+    """Each has members of its own, and shares others; some include or exclude what is in groups before them. The IP
+    versions in each go to `versions`.
+    """
     copies = 4 if shape == Shape.HEAVY else 1
     shared = 0.15
     size = max(1, len(prefixes) // count)
     pools = [choose.sample(prefixes, len(prefixes)) for _ in range(copies)]
     for n in range(count):
-        own: list[object] = list(
+        own: list[Network] = list(
             dict.fromkeys(itertools.chain.from_iterable(pool[n * size : (n + 1) * size] for pool in pools))
         )
         own += [p for p in choose.sample(prefixes, max(1, int(size * shared))) if p not in own]
         nested = n > 2 and choose.random() < (0.5 if shape == Shape.HEAVY else 0.1)
-        include = [*own, f"g{choose.randrange(n)}"] if nested and shape != Shape.FLAT else own
-        listed = ", ".join(f'"{member}"' for member in include)
+        included = [choose.randrange(n)] if nested and shape != Shape.FLAT else []
+        listed = ", ".join(f'"{member}"' for member in [*own, *(f"g{other}" for other in included)])
         yield f"  g{n}:"
         yield f"    include: [{listed}]"
-        if n % 20 == 7 and len(own) > 3:
+        excluded = n % 20 == 7 and len(own) > 3
+        if excluded:
             yield f'    exclude: ["{own[0]}"]'
+        versions.append({p.version for p in own[excluded:]}.union(*(versions[other] for other in included)))
 
 
 def _services() -> Iterator[tuple[str, str]]:
@@ -153,7 +182,9 @@ def _services() -> Iterator[tuple[str, str]]:
     yield "ping", "{proto: [icmp, icmp6]}"
 
 
-def _rules(choose: random.Random, prefixes: list[Network], sizes: Sizes, services: list[str]) -> Iterator[str]:
+def _rules(
+    choose: random.Random, prefixes: list[Network], sizes: Sizes, services: list[str], versions: list[set[int]]
+) -> Iterator[str]:
     def side(anyone: float) -> str | None:
         kind = choose.random()
         if kind < anyone:
@@ -163,12 +194,19 @@ def _rules(choose: random.Random, prefixes: list[Network], sizes: Sizes, service
         names = [f"g{choose.randrange(sizes.groups)}" for _ in range(1 if kind < 0.85 else 2)]
         return names[0] if len(names) == 1 else f"[{', '.join(names)}]"
 
+    def versions_of(side: str) -> set[int]:
+        if side[0] == '"':
+            return {6 if ":" in side else 4}
+        return set().union(*(versions[int(name[1:])] for name in side.strip("[]").split(", ")))
+
     for n in range(sizes.rules):
         source, destination = side(0.02), side(0.01)
         if source is destination is None:
             destination = "g0"
         if source and destination and source[0] == destination[0] == '"' and (":" in source) != (":" in destination):
             destination = f"g{choose.randrange(sizes.groups)}"  # prefixes of two families never meet
+        if source and destination and not versions_of(source) & versions_of(destination):
+            destination = None
         fields = [f"id: r{n}"]
         if n % 3 == 0:
             fields.append(f"priority: {1000 + choose.randrange(PRIORITIES)}")
