@@ -27,6 +27,7 @@ NAMES = (
     "tables",
     "live_sessions",
     "first_packet",
+    "first_packet_lab",
 )
 
 

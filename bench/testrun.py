@@ -22,6 +22,7 @@ STEP = 61_803
 
 SKB_BYTES = 192  # sizeof(struct __sk_buff); less room for the answer is an error
 
+TCP_BYTES = 20  # of the header, without options
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 CLIENT = {4: "10.77.1.2", 6: "fd77:1::2"}
 SERVER = {4: "10.77.2.2", 6: "fd77:2::2"}
