@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import socket
 from contextlib import closing
@@ -25,15 +26,19 @@ from tests.lab import Lab, Namespace
 pytestmark = pytest.mark.root
 
 ETH_P_ALL = 3
-# Few groups and prefixes for so many rules: many flows meet several.
+# Few groups, prefixes and services for so many rules: many flows meet several, which decide otherwise.
+SERVICES = ("tcp-443", "tcp-1024-65535", "tcp-30000-32767", "udp-22", "ping")
 SIZES = Sizes(rules=150, prefixes=60, groups=12)
 FLOWS = 150
 
 
 @pytest.mark.parametrize("peer", PEERS)
 def test_a_peer_decides_as_the_policy_says(peer: str) -> None:
-    generated = generate(SIZES, Shape.NESTED)
+    dice = random.Random(1)
+    generated = generate(SIZES, Shape.NESTED, seed=7)
     text = re.sub(r"app: \[.*?\], ", "", generated.text)  # which only we can tell
+    text = re.sub("service: .*?,", lambda _: f"service: {dice.choice(SERVICES)},", text)
+    text = re.sub("action: .*?}", lambda _: f"action: {dice.choice(('allow', 'deny'))}}}", text)
     generated, policy = replace(generated, text=text), load(text)
     flows = draw(generated, policy, FLOWS)
     expected = {
