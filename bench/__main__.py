@@ -28,6 +28,9 @@ NAMES = (
     "live_sessions",
     "first_packet",
     "first_packet_lab",
+    "policy_load",
+    "reload_under_load",
+    "rejudge",
 )
 
 

@@ -30,11 +30,13 @@ class Filled:
     """Loaded, and everything is allowed."""
 
     def __init__(self, pins: Pins, bed: Peers) -> None:
+        self.pins = pins
         self.capacity = pins.table.capacity
         self.commands = Commands(pins)
         self.hertz = self.commands.hertz()
         self.revisions = Revisions(pins, self.hertz)
-        self.revisions.configure(Config(Path(), (), Path(), Path(), capacity=self.capacity), 1)
+        # No port is failsafe: that would be a route lookup for each of its flows.
+        self.revisions.configure(Config(Path(), (), Path(), Path(), capacity=self.capacity, failsafe=()), 1)
         self.revisions.apply(compile_policy(Policy((), Default(abi.Action.ALLOW, log=Log.NONE))), self.revisions.next())
         self.table, self.stats = pins.map("sessions"), pins.map("stats")
         self.population = Population(pins.table)

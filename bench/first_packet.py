@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 from bench.filled import Filled, filled
 from bench.flows import Replay, draw
@@ -20,13 +19,13 @@ from bench.policies import COUNTS, Shape, Sizes, allowing, generate, load
 from bench.programs import FLOWS, Peers, peers
 from bench.results import Result
 from bench.rounds import interleaved, quantile
-from fastpath.config import Config
 from fastpath.libbpf import Program
 from fastpath.loader.pins import Table
 from fastpath.policy.compile import compile_policy
 
 FEW = COUNTS[0]
 PORT = 80
+CAPACITY = 262_144  # the default
 TARGET = 1.5  # of 100,000 rules by 10, at the 99th percentile
 
 Quantiles = tuple[float, float]
@@ -34,11 +33,8 @@ Quantiles = tuple[float, float]
 
 def bench() -> Iterator[Result]:
     """Nanoseconds."""
-    config = Config(Path(), (), Path(), Path(), failsafe=())
-    with peers(Table(config.capacity).shape) as bed, ExitStack() as stack:
-        tables = {count: stack.enter_context(filled("lru", config.capacity, bed)) for count in COUNTS}
-        for table in tables.values():
-            table.revisions.configure(config, 1)
+    with peers(Table(CAPACITY).shape) as bed, ExitStack() as stack:
+        tables = {count: stack.enter_context(filled("lru", CAPACITY, bed)) for count in COUNTS}
         for shape in Shape:
             yield from _of(shape, bed, tables)
 

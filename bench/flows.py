@@ -15,7 +15,7 @@ from bench.programs import FLOWS, Peers
 from fastpath.libbpf import Program
 from fastpath.policy.model import TCP, Policy, Rule
 
-# A flow comes again as another when less than this is added to its source port.
+# A flow comes again as another when less than this is added to its source port, a multiple of it.
 SHIFTS = 64
 # The lab's own.
 TAKEN = ip_network("10.77.0.0/16")
@@ -30,6 +30,11 @@ class Flow:
     destination: bytes
     sport: int
     dport: int
+
+    @property
+    def sessions(self) -> frozenset[tuple[bytes, int]]:
+        """Another flow has a session in common only if it has the same here, whatever is added to the ports."""
+        return frozenset(((self.source, self.sport // SHIFTS), (self.destination, self.dport // SHIFTS)))
 
     @property
     def version(self) -> int:
@@ -53,15 +58,16 @@ def draw(generated: Generated, policy: Policy, count: int = FLOWS, seed: int = 1
     choose = random.Random(seed)
     anyhow = generated.flows(choose, 2 * count)
     by_rule = _of_rules(choose, policy, generated)
-    found: dict[Flow, None] = {}
+    found: dict[frozenset[tuple[bytes, int]], Flow] = {}
     for source, destination, dport in itertools.chain.from_iterable(zip(anyhow, by_rule, strict=False)):
         ends = ip_address(source), ip_address(destination)
         if ends[0] == ends[1] or any(end in TAKEN for end in ends):
             continue
         sport = 1024 + SHIFTS * choose.randrange((65536 - 1024) // SHIFTS)
-        found[Flow(ends[0].packed, ends[1].packed, sport, dport)] = None
+        flow = Flow(ends[0].packed, ends[1].packed, sport, dport)
+        found.setdefault(flow.sessions, flow)
         if len(found) == count:
-            return list(found)
+            return list(found.values())
     raise ValueError(f"no {count} different flows in this policy")
 
 

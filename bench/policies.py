@@ -10,6 +10,7 @@ import enum
 import itertools
 import os
 import random
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -100,6 +101,13 @@ def generate(sizes: Sizes | None = None, shape: Shape = Shape.NESTED, seed: int 
 def allowing(text: str) -> str:
     """A generated policy in which every rule and the default allow: behind the walk, all packets go the same way."""
     return text.replace("action: deny", "action: allow").replace("default: deny", "default: allow")
+
+
+def changed(text: str, number: int) -> str:
+    """The policy with the opposite action of its rule `r{number}`."""
+    before, line, behind = re.split(rf"(?m)^(.*\{{id: r{number},.*)$", text)
+    opposite = "action: deny" if "action: allow" in line else "action: allow"
+    return before + re.sub("action: [a-z]+", opposite, line) + behind
 
 
 def load(text: str) -> Policy:
