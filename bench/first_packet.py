@@ -21,7 +21,7 @@ from bench.results import Result
 from bench.rounds import interleaved, quantile
 from fastpath.libbpf import Program
 from fastpath.loader.pins import Table
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compile import PolicyTooLargeError, compile_policy
 
 FEW = COUNTS[0]
 PORT = 80
@@ -44,13 +44,19 @@ def _of(shape: Shape, bed: Peers, tables: dict[int, Filled]) -> Iterator[Result]
     for count, table in tables.items():
         generated = generate(Sizes.of(count), shape)
         policy = load(allowing(generated.text))
-        table.revisions.apply(compile_policy(policy), table.revisions.next())
+        try:
+            table.revisions.apply(compile_policy(policy), table.revisions.next())
+        except PolicyTooLargeError as error:
+            yield Result(f"first_packet.{shape}.{count}", "rules", count, note=f"refused: {error.problems[0].message}")
+            continue
         replay = Replay(bed, draw(generated, policy))
         subjects[f"{count} by {count}"] = _first(replay, table)
         subjects[f"{count} by {FEW}"] = _first(replay, tables[FEW])
         subjects[f"{count} by none"] = lambda replay=replay: _quantiles(replay, bed.empty)
     figures = interleaved(subjects)
-    for count in COUNTS:
+    for count in tables:
+        if f"{count} by none" not in figures:
+            continue
         nothing = min(median for median, _ in figures[f"{count} by none"])
         for at, name in enumerate(("p50", "p99")):
             ours, few = (min(each[at] for each in figures[f"{count} by {n}"]) - nothing for n in (count, FEW))
