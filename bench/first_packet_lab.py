@@ -30,9 +30,9 @@ LOADING = 600  # seconds
 PLOT = Path(__file__).with_name("first_packet.svg")
 LINES = {
     "ours": Line("#0b6", above=False),
-    "nftables": Line("#c50"),
+    "nftables": Line("#c50", above=False),
     "nftables_maps": Line("#888"),
-    "iptables": Line("#05c", above=False),
+    "iptables": Line("#05c"),
 }
 
 

@@ -29,7 +29,7 @@ class Plot:
     def draw(self, costs: Mapping[str, Mapping[int, float]], lines: Mapping[str, Line]) -> str:
         """The SVG; a line need not have all places."""
         figures = [cost for found in costs.values() for cost in found.values()]
-        top, bottom = max(figures) * 1.1, min(figures) * 0.7
+        top, bottom = max(figures) * 1.1, min(figures) / 2
         low, high = math.log10(self.places[0]), math.log10(self.places[-1])
 
         def share(cost: float) -> float:
@@ -68,10 +68,11 @@ class Plot:
 
     def _name(self, name: str, line: Line, points: Sequence[tuple[float, float]]) -> str:
         """At the end of a logarithmic line, which rises; else at its beginning."""
-        if self.logarithmic:
-            x, y = points[-1]
-            at = f'x="{x + 8}" y="{y + 5}"' if x + MARGIN < WIDTH else f'x="{x}" y="{y - 24}" text-anchor="end"'
-        else:
-            x, y = points[0]
-            at = f'x="{x + 8}" y="{round(y - 24, 1)}"'
+        x, y = points[-1 if self.logarithmic else 0]
+        place, anchor = (x + 8, y - 24), ""
+        if self.logarithmic and x + MARGIN < WIDTH:
+            place = x + 8, y - 2 if line.above else y + 12
+        elif self.logarithmic:
+            place, anchor = (x, y - 22), ' text-anchor="end"'
+        at = f'x="{place[0]}" y="{round(place[1], 1)}"{anchor}'
         return f'<text {at} fill="{line.colour}">{name}</text>'
