@@ -1,6 +1,7 @@
 """``python -m bench [NAME...]``: run all benches or some, show the figures and keep them in results.json.
 
-Needs root: labs are network namespaces, programs are loaded. BENCH_ROUNDS shortens a trial.
+Needs root: labs are network namespaces, programs are loaded. BENCH_ROUNDS shortens a trial, BENCH_RULES leaves out
+policies of more rules.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ NAMES = (
     "tables",
     "live_sessions",
     "million_sessions",
+    "first_packet",
+    "first_packet_lab",
+    "policy_load",
+    "reload_under_load",
+    "rejudge",
 )
 
 

@@ -14,6 +14,7 @@ from bench.programs import BPFFS, Peers
 from fastpath import abi
 from fastpath.commands import Commands
 from fastpath.config import Config
+from fastpath.libbpf import Map
 from fastpath.loader.pins import Pins, Table
 from fastpath.policy.compile import compile_policy
 from fastpath.policy.model import Default, Log, Policy
@@ -29,11 +30,13 @@ class Filled:
     """Loaded, and everything is allowed."""
 
     def __init__(self, pins: Pins, bed: Peers) -> None:
+        self.pins = pins
         self.capacity = pins.table.capacity
         self.commands = Commands(pins)
         self.hertz = self.commands.hertz()
         self.revisions = Revisions(pins, self.hertz)
-        self.revisions.configure(Config(Path(), (), Path(), Path(), capacity=self.capacity), 1)
+        # No port is failsafe: that would be a route lookup for each of its flows.
+        self.revisions.configure(Config(Path(), (), Path(), Path(), capacity=self.capacity, failsafe=()), 1)
         self.revisions.apply(compile_policy(Policy((), Default(abi.Action.ALLOW, log=Log.NONE))), self.revisions.next())
         self.table, self.stats = pins.map("sessions"), pins.map("stats")
         self.population = Population(pins.table)
@@ -44,6 +47,13 @@ class Filled:
         """The frame once for each of so many clients, all on this CPU."""
         self._bed.spread(CLIENTS + first, clients)
         testrun.scattered(self._bed, self.ingress, frame, clients)
+
+    def clear(self) -> None:
+        """No session is left."""
+        size = self.table.shape.key_size
+        keys = [bytes(keys[n * size : (n + 1) * size]) for count, keys, _ in self.table.batches() for n in range(count)]
+        for key in keys:
+            self.table.delete(key)
 
     @property
     def counters(self) -> Counters:
@@ -57,9 +67,14 @@ class Filled:
 
     @property
     def memory(self) -> int:
-        """Bytes that the kernel says the table takes."""
-        lines = Path(f"/proc/self/fdinfo/{self.table.fd}").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
+        """Bytes of the table."""
+        return memlock(self.table)
+
+
+def memlock(table: Map) -> int:
+    """Bytes that the kernel says a map takes."""
+    lines = Path(f"/proc/self/fdinfo/{table.fd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
 
 
 @contextlib.contextmanager

@@ -27,9 +27,9 @@ Forwarder = Callable[[Lab], AbstractContextManager[object]]
 Measure = Callable[[Ends], float]
 
 
-def inside(lab: Lab, *argv: str, stdin: str | None = None) -> None:
+def inside(lab: Lab, *argv: str, stdin: str | None = None, timeout: float = 10) -> None:
     """Run a tool in the gateway's namespace."""
-    done = lab.run(Namespace.GATEWAY, argv, stdin=stdin)
+    done = lab.run(Namespace.GATEWAY, argv, timeout, stdin=stdin)
     if done.returncode:
         raise LabError(f"{argv[0]}: {done.stderr.strip()}")
 

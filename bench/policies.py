@@ -8,13 +8,23 @@ from __future__ import annotations
 import argparse
 import enum
 import itertools
+import os
 import random
+import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from pathlib import Path
+
+from fastpath.policy.model import Policy
+from fastpath.policy.read import load_policy
 
 Network = IPv4Network | IPv6Network
+
+# What the benches of the policy take; BENCH_RULES is the largest of a trial.
+COUNTS = tuple(n for n in (10, 1_000, 10_000, 100_000) if n <= int(os.environ.get("BENCH_RULES", "100000")))
 
 # Rules at a time share a block of priorities, so that the order of the file is not that of the rules.
 PRIORITIES = 200
@@ -87,6 +97,26 @@ def generate(sizes: Sizes | None = None, shape: Shape = Shape.NESTED, seed: int 
     return Generated("\n".join(lines) + "\n", tuple(prefixes))
 
 
+def allowing(text: str) -> str:
+    """A generated policy in which every rule and the default allow: behind the walk, all packets go the same way."""
+    return text.replace("action: deny", "action: allow").replace("default: deny", "default: allow")
+
+
+def changed(text: str, number: int) -> str:
+    """The policy with the opposite action of its rule `r{number}`."""
+    before, line, behind = re.split(rf"(?m)^(.*\{{id: r{number},.*)$", text)
+    opposite = "action: deny" if "action: allow" in line else "action: allow"
+    return before + re.sub("action: [a-z]+", opposite, line) + behind
+
+
+def load(text: str) -> Policy:
+    """The policy of a text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "policy.yaml"
+        path.write_text(text)
+        return load_policy(path, lambda _: None)
+
+
 def _prefixes(choose: random.Random, count: int, nested: float) -> list[Network]:
     """Different prefixes of both families; a share of them within others, the rest disjoint."""
     inner = int(count * nested)
@@ -124,13 +154,15 @@ def _prefixes(choose: random.Random, count: int, nested: float) -> list[Network]
 
 
 def _groups(choose: random.Random, prefixes: list[Network], count: int, shape: Shape) -> Iterator[str]:
-    """Each has members of its own, and shares others; some include or exclude what is in groups before them."""
+    """Each has members of its own, of both families, and shares others; some include or exclude what is in groups
+    before them.
+    """
     copies = 4 if shape == Shape.HEAVY else 1
     shared = 0.15
     size = max(1, len(prefixes) // count)
     pools = [choose.sample(prefixes, len(prefixes)) for _ in range(copies)]
     for n in range(count):
-        own: list[object] = list(
+        own: list[Network] = list(
             dict.fromkeys(itertools.chain.from_iterable(pool[n * size : (n + 1) * size] for pool in pools))
         )
         own += [p for p in choose.sample(prefixes, max(1, int(size * shared))) if p not in own]
@@ -138,7 +170,7 @@ def _groups(choose: random.Random, prefixes: list[Network], count: int, shape: S
         for version in {4, 6} - {p.version for p in own[1:]}:
             own.append(choose.choice([p for p in prefixes if p.version == version]))
         nested = n > 2 and choose.random() < (0.5 if shape == Shape.HEAVY else 0.1)
-        include = [*own, f"g{choose.randrange(n)}"] if nested and shape != Shape.FLAT else own
+        include: list[object] = [*own, f"g{choose.randrange(n)}"] if nested and shape != Shape.FLAT else [*own]
         listed = ", ".join(f'"{member}"' for member in include)
         yield f"  g{n}:"
         yield f"    include: [{listed}]"

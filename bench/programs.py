@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import struct
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,24 +21,26 @@ SOURCE = Path(__file__).with_name("minimal.c")
 BPFFS = Path("/sys/fs/bpf")
 PREFIX = "microseg-bench-"
 
-PROGRAMS = ("empty", "minimal", "scatter")
-MAPS = ("flows", "walk", "target")
+PROGRAMS = ("empty", "minimal", "scatter", "replay")
+MAPS = ("flows", "walk", "target", "ends", "stamps")
 
 ENTRIES = 1_000_000
+# That `replay` has room for.
+FLOWS = 20_000
 
 _numbers = itertools.count()
 
 
 class Peers:
-    """Empty and minimal program, and the one that runs any program over many flows."""
+    """Empty and minimal program, and those that run any program over many flows."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.empty, self.minimal, self.scatter = (Program.open(root / name) for name in PROGRAMS)
-        self.flows, self._walk, self._target = (Map.open(root / name) for name in MAPS)
+        self.empty, self.minimal, self.scatter, self.replay = (Program.open(root / name) for name in PROGRAMS)
+        self.flows, self._walk, self._target, self._ends, self._stamps = (Map.open(root / name) for name in MAPS)
 
     def aim(self, program: Program) -> None:
-        """What `scatter` calls from now on."""
+        """What `scatter` and `replay` call from now on."""
         self._target.update(struct.pack("=I", 0), struct.pack("=I", program.fd))
 
     def spread(self, base: int, count: int, step: int = 1) -> None:
@@ -45,6 +48,18 @@ class Peers:
         comes again (`step` and `count` have no common divisor).
         """
         self._walk.update(struct.pack("=I", 0), struct.pack("=4Q", 0, step, count, base))
+
+    def deal(self, ends: bytes, shift: int = 0) -> None:
+        """The flows that `replay` goes through from now on: `struct ends` one after the other, `shift` added to their
+        source ports.
+        """
+        count = len(ends) // self._ends.shape.value_size
+        self._ends.update_batch(array("I", range(count)).tobytes(), ends)
+        self.spread(shift, count)
+
+    def stamps(self, count: int) -> list[int]:
+        """When `replay` began with each of the first so many flows, nanoseconds."""
+        return list(itertools.chain.from_iterable(values.cast("Q") for _, _, values in self._stamps.batches()))[:count]
 
 
 @contextlib.contextmanager
@@ -60,6 +75,7 @@ def peers(sessions: MapShape | None = None, cflags: Sequence[str] = ()) -> Itera
                 f"-DENTRIES={sessions.max_entries if sessions else ENTRIES}",
                 f"-DVALUE_BYTES={ctypes.sizeof(abi.Session)}",
                 f"-DTABLE_FLAGS={sessions.flags if sessions else 0}",
+                f"-DFLOWS={FLOWS}",
                 "-Wno-everything",
                 *cflags,
             ],

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "24"))
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -26,11 +29,11 @@ def one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def interleaved(subjects: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, list[float]]:
+def interleaved(subjects: Mapping[str, Callable[[], T]], rounds: int = ROUNDS) -> dict[str, list[T]]:
     """Figures of every subject, one a round; a first round warms up and does not count. Each
     round begins with another subject, so none always runs behind the same one.
     """
-    figures: dict[str, list[float]] = {name: [] for name in subjects}
+    figures: dict[str, list[T]] = {name: [] for name in subjects}
     names = list(subjects)
     with one_cpu():
         for number in range(rounds + 1):
@@ -42,7 +45,7 @@ def interleaved(subjects: Mapping[str, Callable[[], float]], rounds: int = ROUND
     return figures
 
 
-def quantile(values: list[float], share: float) -> float:
+def quantile(values: Sequence[float], share: float) -> float:
     """The value below which `share` of them lie (nearest rank)."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -22,6 +22,7 @@ STEP = 61_803
 
 SKB_BYTES = 192  # sizeof(struct __sk_buff); less room for the answer is an error
 
+TCP_BYTES = 20  # of the header, without options
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 CLIENT = {4: "10.77.1.2", 6: "fd77:1::2"}
 SERVER = {4: "10.77.2.2", 6: "fd77:2::2"}
@@ -53,16 +54,24 @@ def tcp(
     """
     source, destination = (SERVER, CLIENT) if to_client else (CLIENT, SERVER)
     ports = (port, 40000) if to_client else (40000, port)
-    ends = ip_address(source[version]).packed + ip_address(destination[version]).packed
+    packet = between(
+        ip_address(source[version]).packed, ip_address(destination[version]).packed, ports, flags, seq, ack, payload
+    )
+    return Frame(bytes(12) + (b"\x86\xdd" if version == 6 else b"\x08\x00") + packet, to_client, version)
+
+
+def between(
+    source: bytes, destination: bytes, ports: tuple[int, int], flags: int, seq: int, ack: int = 0, payload: bytes = b""
+) -> bytes:
+    """A TCP segment with its IP header, of either family."""
+    ends = source + destination
     segment = struct.pack(">HHIIBBHHH", *ports, seq, ack, 5 << 4, flags, 65535, 0, 0) + payload
     check = checksum(ends + struct.pack(">II", len(segment), socket.IPPROTO_TCP) + segment)
     segment = segment[:16] + check + segment[18:]
-    if version == 6:
-        head = struct.pack(">IHBB", 6 << 28, len(segment), socket.IPPROTO_TCP, 64) + ends
-        return Frame(bytes(12) + b"\x86\xdd" + head + segment, to_client, version)
+    if len(source) == 16:
+        return struct.pack(">IHBB", 6 << 28, len(segment), socket.IPPROTO_TCP, 64) + ends + segment
     head = struct.pack(">BBHHHBB2x", 0x45, 0, 20 + len(segment), 1, 0x4000, 64, socket.IPPROTO_TCP) + ends
-    head = head[:10] + checksum(head) + head[12:]
-    return Frame(bytes(12) + b"\x08\x00" + head + segment, to_client, version)
+    return head[:10] + checksum(head) + head[12:] + segment
 
 
 def checksum(covered: bytes) -> bytes:

@@ -88,7 +88,7 @@ class PolicyTooLargeError(InvalidDocumentError):
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What there is of each, `longest` being the bound of a walk in candidates; the kernel's map takes `value_bytes`."""
+    """What there is of each, `longest` being the bound of a walk in candidates; all takes `value_bytes`."""
 
     rules: int
     prefixes: int
