@@ -25,11 +25,12 @@ from functools import cached_property
 from fastpath import abi
 from fastpath.document import InvalidDocumentError, Network, Problem
 from fastpath.policy.evaluate import Walk, decide
-from fastpath.policy.model import MAX_RULES, TCP, UDP, Policy, Rule, is_mapped, merged, protocol_name
+from fastpath.policy.model import TCP, UDP, Policy, Rule, is_mapped, merged, protocol_name
 
 WORDS = int(abi.Limit.POLICY_WORDS)
 STEPS = abi.Limit.POLICY_WORDS + abi.Limit.POLICY_CANDIDATES
 MAX_CANDIDATES = STEPS - WORDS - 1
+LIMIT = abi.Limit.POLICY_WORDS * 64
 # Intersections tried to find out whether more meet, a few seconds' worth.
 MAX_WORK = 5_000_000
 
@@ -155,8 +156,8 @@ class Tables:
 
 def compile_policy(policy: Policy) -> Tables:
     """The tables of a policy. PolicyTooLargeError when they would not fit the kernel's."""
-    if len(policy.rules) > MAX_RULES:
-        message = f"{len(policy.rules)} rules; the kernel's tables hold {MAX_RULES}"
+    if len(policy.rules) > LIMIT:
+        message = f"{len(policy.rules)} rules; the kernel's tables hold {LIMIT}"
         raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
     sources = _address_sets(rule.sources for rule in policy.rules)
     destinations = _address_sets(rule.destinations for rule in policy.rules)
@@ -314,7 +315,7 @@ def bits(rules: int) -> Iterator[int]:
 
 def _intersection(*sets: int) -> Iterator[int]:
     """Rules of all sets in order, as far as the kernel's loop goes, counting its steps."""
-    summary, rules = _WORD_MASK, (1 << MAX_RULES) - 1
+    summary, rules = _WORD_MASK, (1 << LIMIT) - 1
     for members in sets:
         summary &= _summary(members)
         rules &= members

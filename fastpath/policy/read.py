@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastpath.abi import Action, Protocol
-from fastpath.document import Node, Problems
+from fastpath.document import Node, Problems, without_collector
 from fastpath.policy.fields import Fields, place
 from fastpath.policy.folder import read_documents
 from fastpath.policy.groups import MAX_NETWORKS, Groups
@@ -32,7 +32,7 @@ from fastpath.policy.model import (
     all_protocols,
     protocol_name,
 )
-from fastpath.policy.services import Services, Traffic, carry_ports, protocols_and_ports, traffic
+from fastpath.policy.services import Services, Traffic, carry_ports, protocols_and_ports
 
 # Digest of a rule file's contents by its name, None when there is no such file.
 RuleHash = Callable[[str], str | None]
@@ -68,9 +68,10 @@ class _Shared:
 def load_policy(path: Path, rule_hash: RuleHash) -> Policy:
     """Read a policy's file or folder. InvalidDocumentError has all its problems, with their places."""
     problems = Problems()
-    documents = read_documents(path, problems)
-    roots = [root for root in documents if root is not None]
-    policy = _policy(roots, str(path), rule_hash, complete=len(roots) == len(documents))
+    with without_collector():
+        documents = read_documents(path, problems)
+        roots = [root for root in documents if root is not None]
+        policy = _policy(roots, str(path), rule_hash, complete=len(roots) == len(documents))
     problems.raise_if_any()
     return policy
 
@@ -111,11 +112,12 @@ def _only(files: Sequence[dict[str, Node]], name: str) -> list[Node]:
 def _rules(lists: Sequence[Node], shared: _Shared) -> Iterator[Rule]:
     first: dict[str, Node] = {}
     count = networks = 0
+    seen: set[int] = set()
     for node in lists:
         items = node.attempt(Node.items) or []
         count += len(items)
         if count > MAX_RULES:
-            node.report(f"{count} rules; the kernel's tables hold {MAX_RULES}")
+            node.report(f"{count} rules; {MAX_RULES} is the most")
             return
         for item in items:
             rule = item.attempt(lambda node: _rule(node, shared))
@@ -124,7 +126,10 @@ def _rules(lists: Sequence[Node], shared: _Shared) -> Iterator[Rule]:
             if rule.id in first:
                 item.report(f"id {rule.id!r} is used in {place(first[rule.id], seen_from=item)} already")
             first.setdefault(rule.id, item)
-            networks += len(rule.sources) + len(rule.destinations)
+            for part in (*rule.sources.parts, *rule.destinations.parts):
+                if id(part) not in seen:
+                    seen.add(id(part))
+                    networks += len(part)
             if networks > MAX_NETWORKS:
                 item.report(f"the rules up to here come to more than {MAX_NETWORKS} prefixes in `from` and `to`")
                 return
@@ -156,7 +161,7 @@ def _rule(node: Node, shared: _Shared) -> Rule:
     apps = fields.some("app", _app)
     sources = shared.groups.networks(fields.some("from", shared.groups.member))
     destinations = shared.groups.networks(fields.some("to", shared.groups.member))
-    if sources and destinations and not {n.version for n in sources} & {n.version for n in destinations}:
+    if sources and destinations and not sources.versions & destinations.versions:
         fields.report("to", "never matches: `from` and `to` have no address family in common")
     may_be_tcp = not protocols or TCP in protocols
     named = "service" if "service" in fields else "proto"
@@ -206,7 +211,7 @@ def _traffic(fields: Fields, services: Services) -> Traffic:
         return Traffic(product.protocols, product.ports)
     if "proto" in fields or "ports" in fields:
         fields.report("service", "stands in place of `proto` and `ports`: write it or them")
-    return traffic(product for products in fields.some("service", services.products) for product in products)
+    return services.traffic(fields.some("service", services.name))
 
 
 def _log(fields: Fields) -> Log:

@@ -14,6 +14,7 @@ from fastpath.abi import Action, Protocol, Verdict
 from fastpath.document import Network
 from fastpath.policy import compile  # noqa: A004
 from fastpath.policy.compile import (
+    LIMIT,
     MAX_CANDIDATES,
     PORT_BASE,
     PORT_ENTRIES,
@@ -26,7 +27,6 @@ from fastpath.policy.evaluate import evaluate
 from fastpath.policy.model import (
     ANY_APP,
     ICMP,
-    MAX_RULES,
     TCP,
     UDP,
     Default,
@@ -170,7 +170,7 @@ def test_same_as_the_naive_evaluator_over_many_words(size: int) -> None:
 def test_full_tables() -> None:
     # One rule for each port, so that the walk has to find it in the last word too.
     policy = Policy(
-        tuple(Rule(f"r{n}", Action.ALLOW, protocols=(TCP,), ports=((n * 16, n * 16 + 15),)) for n in range(MAX_RULES))
+        tuple(Rule(f"r{n}", Action.ALLOW, protocols=(TCP,), ports=((n * 16, n * 16 + 15),)) for n in range(LIMIT))
     )
     tables = compile_policy(policy)
     for number in (0, 63, 64, 2047, 4095):
@@ -267,7 +267,7 @@ def candidates(count: int, **fields: object) -> list[Rule]:
 
 def test_too_many_rules() -> None:
     with pytest.raises(PolicyTooLargeError, match="4097 rules; the kernel's tables hold 4096"):
-        compile_policy(Policy(tuple(Rule(f"r{n}", Action.DENY) for n in range(MAX_RULES + 1))))
+        compile_policy(Policy(tuple(Rule(f"r{n}", Action.DENY) for n in range(LIMIT + 1))))
 
 
 def test_the_longest_walk_the_kernel_can_finish(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,12 +275,12 @@ def test_the_longest_walk_the_kernel_can_finish(monkeypatch: pytest.MonkeyPatch)
     elsewhere = (ip_network("fd00::/8"),)
     fillers = [
         Rule(f"f{n}", Action.DENY, **{"sources" if n % 2 else "destinations": elsewhere})  # type: ignore[arg-type]
-        for n in range(MAX_RULES - MAX_CANDIDATES - 1)
+        for n in range(LIMIT - MAX_CANDIDATES - 1)
     ]
     policy = Policy((*candidates(MAX_CANDIDATES), *fillers, Rule("last", Action.ALLOW)))
     tables = compile_policy(policy)
     flow = (mapped("10.0.0.1"), mapped("10.0.0.2"), TCP, 80)
-    assert tables.walk(*flow, possible=TLS).rule == MAX_RULES
+    assert tables.walk(*flow, possible=TLS).rule == LIMIT
     assert compile.STEPS == abi.Limit.POLICY_WORDS + abi.Limit.POLICY_CANDIDATES == 320
     monkeypatch.setattr(compile, "STEPS", 319)
     assert tables.walk(*flow, possible=TLS).rule == 0
@@ -300,7 +300,7 @@ def test_inspect_without_rule_files_counts() -> None:
     identify = tuple(Rule(f"r{n}", Action.INSPECT) for n in range(MAX_CANDIDATES + 1))
     with pytest.raises(PolicyTooLargeError, match="over any protocol"):
         compile_policy(Policy(identify))
-    compile_policy(Policy(tuple(Rule(f"r{n}", Action.INSPECT, rule_files=FILES) for n in range(MAX_RULES))))
+    compile_policy(Policy(tuple(Rule(f"r{n}", Action.INSPECT, rule_files=FILES) for n in range(LIMIT))))
 
 
 def test_candidates_that_never_meet_do_not_count() -> None:
