@@ -105,6 +105,11 @@ class Node:
         return self._document.file
 
     @property
+    def problems(self) -> Problems:
+        """Where they are reported."""
+        return self._document.problems
+
+    @property
     def path(self) -> str:
         """From the document's root: ``rules[0].from[1]``; of the root itself "" ."""
         steps: list[str] = []
@@ -150,6 +155,11 @@ class Node:
         """The value is a mapping."""
         return isinstance(self._node, yaml.MappingNode)
 
+    @property
+    def is_block(self) -> bool:
+        """A list or mapping without brackets or braces."""
+        return getattr(self._node, "flow_style", None) is False
+
     def mapping(self, *, required: Iterable[str] = (), optional: Iterable[str] | None = None) -> dict[str, Node]:
         """Fields by name. Unknown names are reported (`optional=None`: any name is welcome);
         missing required ones are reported and raise.
@@ -182,6 +192,10 @@ class Node:
         if not isinstance(self._node, yaml.SequenceNode):
             raise self.fail("expected a list")
         return [Node(child, self._document, self, index) for index, child in enumerate(self._node.value)]
+
+    def numbered(self, index: int) -> Node:
+        """The same value as another element of its list."""
+        return Node(self._node, self._document, self._parent, index)
 
     def items_or_one(self) -> list[Node]:
         """Elements of a list; a single value counts as a list of one."""
@@ -348,8 +362,8 @@ def stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def read_text(path: Path, problems: Problems) -> str | None:
-    """Text of a file as it was at one time, or None after reporting why it cannot be read."""
+def read_bytes(path: Path, problems: Problems) -> bytes | None:
+    """A file as it was at one time, or None after reporting why it cannot be read."""
     try:
         for _ in range(MAX_READS):
             with path.open("rb") as stream:
@@ -362,15 +376,28 @@ def read_text(path: Path, problems: Problems) -> str | None:
             message = f"changed each of {MAX_READS} times while it was read"
             problems.found.append(Problem(str(path), 0, "", message))
             return None
-        if len(raw) > MAX_BYTES:
-            problems.found.append(Problem(str(path), 0, "", f"larger than {MAX_BYTES} bytes"))
-            return None
-        return raw.decode()
     except OSError as error:
         problems.found.append(Problem(str(path), 0, "", error.strerror or str(error)))
+        return None
+    if len(raw) > MAX_BYTES:
+        problems.found.append(Problem(str(path), 0, "", f"larger than {MAX_BYTES} bytes"))
+        return None
+    return raw
+
+
+def decode(raw: bytes, file: str, problems: Problems) -> str | None:
+    """Its text, or None after reporting that it is none."""
+    try:
+        return raw.decode()
     except UnicodeDecodeError as error:
-        problems.found.append(Problem(str(path), 0, "", f"not UTF-8 at byte {error.start}"))
-    return None
+        problems.found.append(Problem(file, 0, "", f"not UTF-8 at byte {error.start}"))
+        return None
+
+
+def read_text(path: Path, problems: Problems) -> str | None:
+    """Text of a file as it was at one time, or None after reporting why it cannot be read."""
+    raw = read_bytes(path, problems)
+    return None if raw is None else decode(raw, str(path), problems)
 
 
 def load(path: Path, read: Callable[[Node], T]) -> T:

@@ -50,10 +50,11 @@ class _Group:
 class Groups:
     """All groups of a policy, resolved. Problems are reported at the definitions' nodes.
 
-    `complete` is False when a file could not be read: then an unknown name may be its.
+    `complete` is False when a file could not be read: then an unknown name may be its. Networks of groups that are
+    as they were in `earlier` are its objects.
     """
 
-    def __init__(self, nodes: Iterable[Node], *, complete: bool) -> None:
+    def __init__(self, nodes: Iterable[Node], *, complete: bool, earlier: Groups | None = None) -> None:
         self._complete = complete
         self._members: dict[str, Member] = {}
         defined = definitions(nodes, MAX_GROUPS)
@@ -64,6 +65,25 @@ class Groups:
         self._work = 0
         for name in self._order():
             self._ranges[name] = self._resolve(name)
+        if earlier is not None:
+            self._networks |= earlier.without(self.changed(earlier))
+
+    def without(self, names: set[str]) -> dict[tuple[Member, ...], Networks]:
+        """Networks by the members that they are of, where none of these groups is among them."""
+        return {members: networks for members, networks in self._networks.items() if names.isdisjoint(members)}
+
+    @property
+    def remembered(self) -> int:
+        """How many lists of members have their networks at hand, whoever named them last."""
+        return len(self._networks)
+
+    def changed(self, earlier: Groups) -> set[str]:
+        """Names of groups that came, went, or do not come to the same addresses as in `earlier`."""
+        return {
+            name
+            for name in self._ranges.keys() | earlier._ranges.keys()
+            if self._ranges.get(name) != earlier._ranges.get(name)
+        }
 
     def member(self, node: Node) -> Member:
         """An address, a prefix, or the name of a group that is there."""

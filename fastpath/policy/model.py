@@ -225,6 +225,14 @@ class Rule:
             if not isinstance(networks := getattr(self, name), Networks):
                 object.__setattr__(self, name, Networks(networks))
 
+    def at(self, file: str, line: int) -> Rule:
+        """The same rule in another place, with what was worked out of it."""
+        if self.line == line and self.file == file:
+            return self
+        moved = object.__new__(Rule)
+        moved.__dict__.update(self.__dict__, file=file, line=line)
+        return moved
+
     def ports_of(self, l4: int) -> tuple[tuple[int, int], ...]:
         """Destination ports over TCP or UDP, inclusive ranges; all of them where the rule names none."""
         ports = self.udp_ports if l4 == UDP and self.udp_ports is not None else self.ports

@@ -48,6 +48,14 @@ class Services:
             for name, node in definitions(nodes, MAX_SERVICES).items()
         }
 
+    def changed(self, earlier: Services) -> set[str]:
+        """Names of services that came, went, or are others than in `earlier`."""
+        return {
+            name
+            for name in self._services.keys() | earlier._services.keys()
+            if self._services.get(name) != earlier._services.get(name)
+        }
+
     def name(self, node: Node) -> str:
         """The name of a service that is there."""
         name = node.text(max_length=128)

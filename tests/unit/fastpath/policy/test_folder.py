@@ -14,7 +14,7 @@ from fastpath.cli.main import main
 from fastpath.config import load_config
 from fastpath.document import InvalidDocumentError, Problems
 from fastpath.gateway import Gateway
-from fastpath.policy import folder as folder_module
+from fastpath.policy import source as source_module
 from fastpath.policy.compile import compile_policy
 from fastpath.policy.model import Policy
 from fastpath.policy.read import load_policy
@@ -115,7 +115,7 @@ def test_limits_count_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert problems(tmp_path) == ["b.yaml:2: rules: 6 rules; 5 is the most"]
     monkeypatch.setattr(document, "MAX_BYTES", (tmp_path / "a.yaml").stat().st_size + 10)
     assert problems(tmp_path)[0].startswith("b.yaml: with this file the policy is larger than")
-    monkeypatch.setattr(folder_module, "MAX_FILES", 1)
+    monkeypatch.setattr(source_module, "MAX_FILES", 1)
     assert problems(tmp_path) == ["b.yaml: is file 2; a policy has 1 at most"]
 
 
@@ -129,15 +129,15 @@ def test_the_compiler_names_the_file_of_a_rule(tmp_path: Path) -> None:
 def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[int], Any]) -> list[Path]:
     """Call `change` with a running number behind each reading of a file. The files read, in order."""
     seen: list[Path] = []
-    real = document.read_text
+    real = document.read_bytes
 
-    def read(path: Path, found: Problems) -> str | None:
+    def read(path: Path, found: Problems) -> bytes | None:
         text = real(path, found)
         seen.append(path)
         change(len(seen))
         return text
 
-    monkeypatch.setattr(folder_module, "read_text", read)
+    monkeypatch.setattr(source_module, "read_bytes", read)
     return seen
 
 
