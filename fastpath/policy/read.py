@@ -190,14 +190,14 @@ def _read_rules(
     sound: dict[tuple[str, str], Rule] = {}
     line = pieces.first
     made: list[Rule | None] = []
-    fresh: dict[int, tuple[str, str]] = {}
+    fresh: dict[int, tuple[int, tuple[str, str]]] = {}
     for index, item in enumerate(pieces.items):
         key = pieces.indent, item
         rule = known.get(key)
         if rule is not None and all(rule_hash(use.name) == use.digest for use in rule.rule_files):
             sound[key] = rule = rule.at(file, line)
         else:
-            fresh[index] = key
+            fresh[index] = line, key
             rule = None
         made.append(rule)
         line += height(item)
@@ -206,10 +206,11 @@ def _read_rules(
         nodes = root.mapping(optional=None)["rules"].items() if root is not None else []
         if len(nodes) != len(fresh):
             return None
-        for (index, key), node in zip(fresh.items(), nodes, strict=True):
+        for (index, (first, key)), node in zip(fresh.items(), nodes, strict=True):
             before = len(found.found)
             rule = made[index] = node.numbered(index).attempt(lambda node: _rule(node, shared, rule_hash))
-            if rule is not None and len(found.found) == before:
+            # Behind comments it begins further down, and would be told to be elsewhere the next time.
+            if rule is not None and rule.line == first and len(found.found) == before:
                 sound[key] = rule
     return [(index, rule) for index, rule in enumerate(made) if rule is not None], sound
 

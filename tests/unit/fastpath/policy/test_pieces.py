@@ -125,15 +125,31 @@ def whole(source: Source, monkeypatch: pytest.MonkeyPatch) -> tuple[Policy | Non
         return outcome(Reader(), source)
 
 
-@settings(max_examples=1000, deadline=None)
-@given(st.lists(st.lists(st.one_of(GOOD, GOOD, TEXTS), min_size=1, max_size=2), min_size=2, max_size=5))
-@example([["rules:\n- {id: a, action: allow}\n- |\n  x\n"], ["rules:\n- {id: a, action: allow}\n- |\n  x"]])
-@example(
+A, B = "- {id: a, action: deny}\n", "- {id: b, action: deny}\n"
+BLOCK = "- id: c\n  action: deny\n  description: |\n    x\n"
+# Each is wrong when what it shows is not seen to.
+FOLLOWING = [
+    [f"rules:\n{A}{BLOCK}", f"rules:\n{A}{BLOCK}".rstrip()],
+    [f"rules:\n{A}", f"rules:\n{BLOCK.replace('|', '|+')}{A}{B}"],
     [
-        ["rules:\n  - {id: a, action: deny}\n  - {id: b, action: deny}\n"],
-        ['rules:\n  - {id: "x\n  - {id: a, action: deny}\n  - y", action: deny}\n  -\n    id: z\n    action: deny\n'],
-    ]
-)
+        'rules:\n- {id: "x\n- y", action: deny}\n-\n  id: z\n  action: deny\n',
+        'rules:\n- {id: "x\n- z", action: deny}\n',
+    ],
+    [f"rules:\n-  # comment\n  id: c\n  action: deny\n{A}"],
+    [
+        f"rules:\n- {{id: c, action: deny, from: &x {n}}}\n- {{id: d, action: deny, to: *x}}\n"
+        for n in ("10.0.0.1", "10.0.0.2")
+    ],
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(st.one_of(GOOD, GOOD, TEXTS), min_size=1, max_size=2), min_size=2, max_size=5))
+@example([[text] for text in FOLLOWING[0]])
+@example([[text] for text in FOLLOWING[1]])
+@example([[text] for text in FOLLOWING[2]])
+@example([[text] for text in FOLLOWING[3]])
+@example([[text] for text in FOLLOWING[4]])
 def test_read_again_is_read_whole(versions: list[list[str]]) -> None:
     reader = Reader()
     with pytest.MonkeyPatch.context() as patch:
