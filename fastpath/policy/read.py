@@ -79,11 +79,11 @@ def load_policy(path: Path, rule_hash: RuleHash) -> Policy:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a reader remembers: heads and tails by file, what they and no more came to, and rules without problems by
-    their list's indentation and their text (how far in it stands is part of what it says).
+    """What a reader remembers: heads and tails in the order of the files, what they and no more came to, and rules
+    without problems by their list's indentation and their text (how far in it stands is part of what it says).
     """
 
-    frames: Mapping[str, tuple[str, str]]
+    frames: list[tuple[str, str]]
     shared: _Shared
     rules: Mapping[tuple[str, str], Rule]
 
@@ -135,7 +135,7 @@ class Reader:
         if self._last is not None and self._last.shared.groups.remembered > 4 * len(self._last.rules) + 1000:
             self._last = None
         found = Problems()
-        frames = {name: (each.head, each.tail) for name, each in cuts.items()}
+        frames = [(each.head, each.tail) for each in cuts.values()]
         if self._last is not None and frames == self._last.frames:
             shared: _Shared | None = self._last.shared
         else:

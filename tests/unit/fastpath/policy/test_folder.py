@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -223,5 +224,5 @@ def test_a_reload_of_a_broken_folder_changes_nothing(tmp_path: Path) -> None:
     gateway = Gateway(before := load_config(file))
     # It was never started: whatever the reload touched would raise something else.
     with pytest.raises(InvalidDocumentError, match="there is no group 'h'"):
-        gateway.reload(load_config(file), "sighup")
+        asyncio.run(gateway.reload(load_config(file), "sighup"))
     assert gateway.config is before
