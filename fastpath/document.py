@@ -76,6 +76,9 @@ class _UnreadableError(Exception):
     """A value that was reported already; stops the reader of the enclosing item."""
 
 
+_NULL = "tag:yaml.org,2002:null"
+
+
 class _Document:
     """What all nodes of a document share."""
 
@@ -143,12 +146,17 @@ class Node:
     @property
     def is_null(self) -> bool:
         """Nothing stands there (``key:`` with no value)."""
-        return isinstance(self._node, yaml.ScalarNode) and self._node.tag == "tag:yaml.org,2002:null"
+        return isinstance(self._node, yaml.ScalarNode) and self._node.tag == _NULL
 
     @property
     def is_sequence(self) -> bool:
         """The value is a list."""
         return isinstance(self._node, yaml.SequenceNode)
+
+    @property
+    def is_empty(self) -> bool:
+        """The value is a list of nothing."""
+        return self.is_sequence and not self._node.value
 
     @property
     def is_mapping(self) -> bool:
@@ -203,12 +211,14 @@ class Node:
 
     def collect(self, read: Callable[[Node], T]) -> list[T]:
         """`read` of every element, those with problems left out."""
-        values = (item.attempt(read) for item in self.items_or_one())
-        return [value for value in values if value is not None]
+        if not self.is_sequence:
+            value = self.attempt(read)
+            return [] if value is None else [value]
+        return [value for value in (item.attempt(read) for item in self.items()) if value is not None]
 
     def text(self, *, max_length: int = 4096) -> str:
         """Plain text, not empty."""
-        if not isinstance(self._node, yaml.ScalarNode) or self.is_null:
+        if not isinstance(self._node, yaml.ScalarNode) or self._node.tag == _NULL:
             raise self.fail("expected text")
         value = str(self._node.value)
         if not value:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
-import gc
 import hashlib
 import logging
 import os
@@ -218,8 +217,9 @@ def remove_stale_socket(path: Path) -> None:
 
 
 def trim_memory() -> None:
-    """Give back what reading a large policy left behind: it is needed for a moment at each reload only."""
-    gc.collect()
+    """Give back what reading a large policy left behind: it is needed for a moment at each reload only. That is no
+    cycles: to look for some among the rules that stay took longer than reading what had changed.
+    """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc
 

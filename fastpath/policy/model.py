@@ -221,9 +221,10 @@ class Rule:
     file: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("sources", "destinations"):
-            if not isinstance(networks := getattr(self, name), Networks):
-                object.__setattr__(self, name, Networks(networks))
+        if isinstance(self.sources, tuple):
+            object.__setattr__(self, "sources", Networks(self.sources))
+        if isinstance(self.destinations, tuple):
+            object.__setattr__(self, "destinations", Networks(self.destinations))
 
     def at(self, file: str, line: int) -> Rule:
         """The same rule in another place, with what was worked out of it."""
