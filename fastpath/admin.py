@@ -34,7 +34,7 @@ MAX_SOCKET_PATH = 107
 # HTTP status and what is sent as JSON.
 Answer = tuple[int, Mapping[str, Any]]
 # Of the query of a request for a change.
-Change = Callable[[Mapping[str, str]], Answer]
+Change = Callable[[Mapping[str, str]], Awaitable[Answer]]
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class AdminServer:
         self._changes = changes or {}
         self._runner: web.AppRunner | None = None
         self._servers: list[asyncio.Server] = []
+        self._deadlines: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._identity: tuple[int, int] | None = None
         self.tcp_port: int | None = None
 
@@ -131,16 +132,29 @@ class AdminServer:
         if server is None or len(server.connections) >= MAX_CONNECTIONS:
             return _Refusal()
         connection = server()
-        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, connection.force_close)
+        self._limit(connection)
         return connection
+
+    def _limit(self, connection: web.RequestHandler) -> None:
+        """From now on."""
+        self._deadlines[connection] = asyncio.get_running_loop().call_later(CONNECTION_SECONDS, self._close, connection)
+
+    def _close(self, connection: web.RequestHandler) -> None:
+        del self._deadlines[connection]
+        connection.force_close()
 
     def _post(self, change: Change) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def post(request: web.Request) -> web.Response:
             transport = request.transport
             if transport is None or transport.get_extra_info("socket").family != socket.AF_UNIX:
                 raise web.HTTPForbidden(text="changes are made over the unix socket\n")
-            # It does not wait, so its answer is on the way before the connection's time can be found to be over.
-            status, answer = change(request.query)
+            # It takes the time that it takes, and its answer has all of the connection's.
+            if (deadline := self._deadlines.pop(request.protocol, None)) is not None:
+                deadline.cancel()
+            try:
+                status, answer = await change(request.query)
+            finally:
+                self._limit(request.protocol)
             return web.json_response(answer, status=status, dumps=_dumps)
 
         return post

@@ -9,17 +9,20 @@ tag can construct an object.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import functools
+import gc
 import ipaddress
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from yaml.composer import Composer
+from yaml.composer import Composer, ComposerError
 from yaml.resolver import Resolver
 
 T = TypeVar("T")
@@ -73,18 +76,51 @@ class _UnreadableError(Exception):
     """A value that was reported already; stops the reader of the enclosing item."""
 
 
+_NULL = "tag:yaml.org,2002:null"
+
+
+class _Document:
+    """What all nodes of a document share."""
+
+    __slots__ = ("file", "problems")
+
+    def __init__(self, file: str, problems: Problems) -> None:
+        self.file = file
+        self.problems = problems
+
+
 class Node:
     """A YAML value with its place. Every reading method reports and raises on a wrong type;
     `attempt` confines that to one item, so that the rest of the document is still checked.
     """
 
-    __slots__ = ("_node", "_problems", "file", "path")
+    __slots__ = ("_document", "_key", "_node", "_parent")
 
-    def __init__(self, node: yaml.Node, file: str, path: str, problems: Problems) -> None:
+    def __init__(self, node: yaml.Node, document: _Document, parent: Node | None = None, key: str | int = "") -> None:
         self._node = node
-        self.file = file
-        self.path = path
-        self._problems = problems
+        self._document = document
+        self._parent = parent
+        self._key = key
+
+    @property
+    def file(self) -> str:
+        """The document's."""
+        return self._document.file
+
+    @property
+    def problems(self) -> Problems:
+        """Where they are reported."""
+        return self._document.problems
+
+    @property
+    def path(self) -> str:
+        """From the document's root: ``rules[0].from[1]``; of the root itself "" ."""
+        steps: list[str] = []
+        node: Node = self
+        while node._parent is not None:
+            steps.append(f"[{node._key}]" if isinstance(node._key, int) else f".{node._key}")
+            node = node._parent
+        return "".join(reversed(steps)).lstrip(".")
 
     @property
     def line(self) -> int:
@@ -93,7 +129,7 @@ class Node:
 
     def report(self, message: str) -> None:
         """Add a problem at this place."""
-        self._problems.found.append(Problem(self.file, self.line, self.path, message))
+        self._document.problems.found.append(Problem(self.file, self.line, self.path, message))
 
     def fail(self, message: str) -> _UnreadableError:
         """Report, and return what the caller raises."""
@@ -110,7 +146,7 @@ class Node:
     @property
     def is_null(self) -> bool:
         """Nothing stands there (``key:`` with no value)."""
-        return isinstance(self._node, yaml.ScalarNode) and self._node.tag == "tag:yaml.org,2002:null"
+        return isinstance(self._node, yaml.ScalarNode) and self._node.tag == _NULL
 
     @property
     def is_sequence(self) -> bool:
@@ -118,9 +154,19 @@ class Node:
         return isinstance(self._node, yaml.SequenceNode)
 
     @property
+    def is_empty(self) -> bool:
+        """The value is a list of nothing."""
+        return self.is_sequence and not self._node.value
+
+    @property
     def is_mapping(self) -> bool:
         """The value is a mapping."""
         return isinstance(self._node, yaml.MappingNode)
+
+    @property
+    def is_block(self) -> bool:
+        """A list or mapping without brackets or braces."""
+        return getattr(self._node, "flow_style", None) is False
 
     def mapping(self, *, required: Iterable[str] = (), optional: Iterable[str] | None = None) -> dict[str, Node]:
         """Fields by name. Unknown names are reported (`optional=None`: any name is welcome);
@@ -132,17 +178,18 @@ class Node:
         known = None if optional is None else {*required, *optional}
         fields: dict[str, Node] = {}
         for key_node, value_node in self._node.value:
-            key = Node(key_node, self.file, self.path, self._problems)
+            name = key_node.value
+            if isinstance(key_node, yaml.ScalarNode) and name not in fields and (known is None or name in known):
+                fields[name] = Node(value_node, self._document, self, name)
+                continue
+            # Of a field that is not read the mapping's path is told, with its own line.
+            key = Node(key_node, self._document, self._parent, self._key)
             if not isinstance(key_node, yaml.ScalarNode):
                 key.report("a field's name must be plain text")
-                continue
-            name = str(key_node.value)
-            if name in fields:
+            elif name in fields:
                 key.report(f"{name!r} is given twice")
-            elif known is not None and name not in known:
+            elif known is not None:
                 key.report(f"unknown field {name!r}; known here: {', '.join(sorted(known))}")
-            else:
-                fields[name] = Node(value_node, self.file, f"{self.path}.{name}".lstrip("."), self._problems)
         missing = [name for name in required if name not in fields]
         if missing:
             raise self.fail(f"missing {', '.join(missing)}")
@@ -152,10 +199,11 @@ class Node:
         """Elements of a list."""
         if not isinstance(self._node, yaml.SequenceNode):
             raise self.fail("expected a list")
-        return [
-            Node(child, self.file, f"{self.path}[{index}]", self._problems)
-            for index, child in enumerate(self._node.value)
-        ]
+        return [Node(child, self._document, self, index) for index, child in enumerate(self._node.value)]
+
+    def numbered(self, index: int) -> Node:
+        """The same value as another element of its list."""
+        return Node(self._node, self._document, self._parent, index)
 
     def items_or_one(self) -> list[Node]:
         """Elements of a list; a single value counts as a list of one."""
@@ -163,12 +211,14 @@ class Node:
 
     def collect(self, read: Callable[[Node], T]) -> list[T]:
         """`read` of every element, those with problems left out."""
-        values = (item.attempt(read) for item in self.items_or_one())
-        return [value for value in values if value is not None]
+        if not self.is_sequence:
+            value = self.attempt(read)
+            return [] if value is None else [value]
+        return [value for value in (item.attempt(read) for item in self.items()) if value is not None]
 
     def text(self, *, max_length: int = 4096) -> str:
         """Plain text, not empty."""
-        if not isinstance(self._node, yaml.ScalarNode) or self.is_null:
+        if not isinstance(self._node, yaml.ScalarNode) or self._node.tag == _NULL:
             raise self.fail("expected text")
         value = str(self._node.value)
         if not value:
@@ -206,8 +256,7 @@ class Node:
 
     def choice(self, kind: type[E], *, allowed: Iterable[E] | None = None) -> E:
         """A member of an enum, by its lower-case name."""
-        members = list(allowed if allowed is not None else kind)
-        names = {member.name.lower(): member for member in members}
+        names: dict[str, E] = _names(kind, None if allowed is None else tuple(allowed))
         value = self.text()
         if value not in names:
             raise self.fail(f"{value!r} is not one of {', '.join(names)}")
@@ -228,13 +277,31 @@ class Node:
         return str(self._node.value)
 
 
+@functools.cache
+def _names(kind: type[E], allowed: tuple[E, ...] | None) -> dict[str, E]:
+    """Members of an enum by lower-case name."""
+    return {member.name.lower(): member for member in (kind if allowed is None else allowed)}
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """No search for cycles among millions of new objects, which have none: it took six times what making them takes."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 # A PyYAML that was built where libyaml is missing has none of it.
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Composer(Composer, Resolver):
-    """Composes nodes with places; refuses alias bombs. Events come from libyaml, which takes a sixth
-    of the time and leaves less behind than PyYAML's own scanner.
+    """Composes nodes with places; refuses alias bombs. Takes events, of libyaml where there is one: slower than to
+    let that compose by itself, and tells better what is wrong with anchors and aliases.
     """
 
     def __init__(self, text: str) -> None:
@@ -269,7 +336,8 @@ class _Composer(Composer, Resolver):
 def compose(text: str, file: str, problems: Problems) -> Node | None:
     """Root of a document, or None after reporting why there is none."""
     try:
-        root = _Composer(text).get_single_node()
+        with without_collector():
+            root = _compose(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problems.found.append(Problem(file, mark.line + 1 if mark else 0, "", f"not YAML: {error.problem}"))
@@ -280,7 +348,21 @@ def compose(text: str, file: str, problems: Problems) -> Node | None:
     if root is None:
         problems.found.append(Problem(file, 0, "", "the document is empty"))
         return None
-    return Node(root, file, "", problems)
+    return Node(root, _Document(file, problems))
+
+
+def _compose(text: str) -> yaml.Node | None:
+    # Each alias has its asterisk.
+    if _PARSER is not yaml.SafeLoader and text.count("*") <= MAX_ALIASES:
+        loader = _PARSER(text)
+        try:
+            node: yaml.Node | None = loader.get_single_node()
+            return node
+        except ComposerError:
+            pass
+        finally:
+            loader.dispose()
+    return _Composer(text).get_single_node()
 
 
 def stamp(status: os.stat_result) -> tuple[int, ...]:
@@ -290,8 +372,8 @@ def stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def read_text(path: Path, problems: Problems) -> str | None:
-    """Text of a file as it was at one time, or None after reporting why it cannot be read."""
+def read_bytes(path: Path, problems: Problems) -> bytes | None:
+    """A file as it was at one time, or None after reporting why it cannot be read."""
     try:
         for _ in range(MAX_READS):
             with path.open("rb") as stream:
@@ -304,15 +386,28 @@ def read_text(path: Path, problems: Problems) -> str | None:
             message = f"changed each of {MAX_READS} times while it was read"
             problems.found.append(Problem(str(path), 0, "", message))
             return None
-        if len(raw) > MAX_BYTES:
-            problems.found.append(Problem(str(path), 0, "", f"larger than {MAX_BYTES} bytes"))
-            return None
-        return raw.decode()
     except OSError as error:
         problems.found.append(Problem(str(path), 0, "", error.strerror or str(error)))
+        return None
+    if len(raw) > MAX_BYTES:
+        problems.found.append(Problem(str(path), 0, "", f"larger than {MAX_BYTES} bytes"))
+        return None
+    return raw
+
+
+def decode(raw: bytes, file: str, problems: Problems) -> str | None:
+    """Its text, or None after reporting that it is none."""
+    try:
+        return raw.decode()
     except UnicodeDecodeError as error:
-        problems.found.append(Problem(str(path), 0, "", f"not UTF-8 at byte {error.start}"))
-    return None
+        problems.found.append(Problem(file, 0, "", f"not UTF-8 at byte {error.start}"))
+        return None
+
+
+def read_text(path: Path, problems: Problems) -> str | None:
+    """Text of a file as it was at one time, or None after reporting why it cannot be read."""
+    raw = read_bytes(path, problems)
+    return None if raw is None else decode(raw, str(path), problems)
 
 
 def load(path: Path, read: Callable[[Node], T]) -> T:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import fcntl
-import gc
 import hashlib
 import logging
 import os
@@ -19,19 +19,18 @@ from fastpath.accelerate import Acceleration, refuse
 from fastpath.attach import Attachment, detach, hook_of, netlink
 from fastpath.commands import Commands
 from fastpath.config import Config
+from fastpath.document import Problems
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.history import History, HistoryError
 from fastpath.libbpf import Map
 from fastpath.loader.pins import Pins, Table, remove_tree
 from fastpath.policy.compile import Sizes, Tables, compile_policy
 from fastpath.policy.names import write_names
-from fastpath.policy.read import load_policy
-from fastpath.policy.source import Source, read_source
+from fastpath.policy.read import Reader
+from fastpath.policy.source import Source, read_what_can_be
 from fastpath.revisions import Revisions
 
 LOCKS = Path("/run/lock")
-# Of a policy that changes under our hands, before we give up.
-READS = 3
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +38,6 @@ log = logging.getLogger(__name__)
 def pins_of(config: Config) -> Pins:
     """Where this configuration's programs and maps are pinned."""
     return Pins(config.pin_root, Table(config.capacity, config.table))
-
-
-def compiled_policy(config: Config) -> Tables:
-    """The policy file, compiled. InvalidDocumentError with all its problems."""
-    return compile_policy(load_policy(config.policy, config.rule_digest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +48,13 @@ class Compiled:
     source: Source
 
 
-def compile_source(config: Config) -> Compiled:
-    """The policy as it stands now. InvalidDocumentError with all its problems; CommandError when it keeps changing."""
-    source = read_source(config.policy)
-    for _ in range(READS):
-        tables = compiled_policy(config)
-        again = read_source(config.policy)
-        if again == source:
-            return Compiled(tables, source)
-        source = again
-    raise CommandError(f"{config.policy}: was written to while it was read; nothing was applied")
+def compile_source(config: Config, reader: Reader | None = None) -> Compiled:
+    """The policy as it stands now; a `reader` that read it before is faster. InvalidDocumentError with all its
+    problems.
+    """
+    source = read_what_can_be(config.policy, problems := Problems())
+    policy = (reader or Reader()).read(config.policy, source, config.rule_digest, problems)
+    return Compiled(compile_policy(policy), source)
 
 
 def need_root() -> None:
@@ -114,6 +105,7 @@ class Gateway:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.pins = pins_of(config)
+        self.reader = Reader()
         self.compiled = False
         # Of the policy in force: rules, digest of its files; why the history lacks it, if it does.
         self.rules = 0
@@ -129,7 +121,7 @@ class Gateway:
     async def start(self) -> None:
         """Load, apply the policy, attach: in this order, so that no packet meets a gateway without a policy."""
         check_host(self.config)
-        compiled = compile_source(self.config)
+        compiled = compile_source(self.config, self.reader)
         async with netlink() as route:
             await refuse(route, self.config)
         self.compiled = self.pins.load()
@@ -177,14 +169,19 @@ class Gateway:
             self.unkept = f"revision {revision} is not in the history: {error}"
             log.error("%s", self.unkept)
 
-    def reload(self, config: Config, why: str) -> Sizes:
-        """Settings and policy that can change while running. On an error everything stays as it is."""
+    async def reload(self, config: Config, why: str) -> Sizes:
+        """Settings and policy that can change while running; one at a time. On an error everything stays as it is."""
         self.check_fixed(config)
-        compiled = compile_source(config)
+        compiled = await asyncio.to_thread(compile_source, config, self.reader)
         self.apply(config, compiled, why)
         self.config = self.acceleration.config = config
         self.revisions.configure(config, self.tap_ifindex)
         return compiled.tables.sizes
+
+    async def check(self, config: Config) -> Sizes:
+        """What `reload` would apply, or raise; nothing changes. Not while there is another, or a reload."""
+        self.check_fixed(config)
+        return (await asyncio.to_thread(compile_source, config, self.reader)).tables.sizes
 
     def check_fixed(self, config: Config) -> None:
         """CommandError when it differs in what cannot change while running."""
@@ -220,8 +217,9 @@ def remove_stale_socket(path: Path) -> None:
 
 
 def trim_memory() -> None:
-    """Give back what reading a large policy left behind: it is needed for a moment at each reload only."""
-    gc.collect()
+    """Give back what reading a large policy left behind: it is needed for a moment at each reload only. That is no
+    cycles: to look for some among the rules that stay took longer than reading what had changed.
+    """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc
 

@@ -16,8 +16,7 @@ from typing import Any, BinaryIO
 
 from fastpath.document import MAX_BYTES
 from fastpath.exit import CommandError
-from fastpath.policy.folder import MAX_FILES
-from fastpath.policy.source import Source
+from fastpath.policy.source import MAX_FILES, Source
 
 # Names of MAX_FILES files and as many rule files, with room.
 MAX_HEAD = 1 << 20

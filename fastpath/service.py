@@ -27,7 +27,7 @@ from fastpath.admin import AdminError, AdminServer, Answer
 from fastpath.config import Config, load_config
 from fastpath.document import InvalidDocumentError
 from fastpath.exit import CommandError
-from fastpath.gateway import Gateway, compiled_policy, need_root, only_instance, trim_memory
+from fastpath.gateway import Gateway, need_root, only_instance, trim_memory
 from fastpath.loader.pins import Table
 from fastpath.policy.source import Stamp, read_source, stamp
 from fastpath.population import Population
@@ -67,6 +67,8 @@ class Service:
         self._retire: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        # Reading and compiling take their time in a thread; whoever asks meanwhile is next.
+        self._renewing = asyncio.Lock()
         self._need = asyncio.Event()
 
     async def run(self) -> None:
@@ -215,7 +217,7 @@ class Service:
             await self._reload.wait()
             self._reload.clear()
             with contextlib.suppress(InvalidDocumentError, CommandError, OSError):  # said already
-                self._renew("sighup", lambda: load_config(self.path))
+                await self._renew("sighup", lambda: load_config(self.path))
 
     async def _watch(self) -> None:
         """Apply policy files that changed and rest. Nothing else of the configuration: that waits to be asked for."""
@@ -228,10 +230,10 @@ class Service:
         self._dealt = now
         with contextlib.suppress(InvalidDocumentError, CommandError, OSError):  # said already
             # Touched, or put back after a failure: sessions need not be judged anew.
-            if self._as_in_force():
+            if await asyncio.to_thread(self._as_in_force):
                 self.policy_problem = None
             else:
-                self._renew("watch", lambda: self.config)
+                await self._renew("watch", lambda: self.config)
 
     def _as_in_force(self) -> bool:
         """What the files hold is in force. What cannot be read is not; the reload says why."""
@@ -240,14 +242,18 @@ class Service:
         except InvalidDocumentError:
             return False
 
-    def _renew(self, why: str, read: Callable[[], Config]) -> dict[str, Any]:
-        """Apply what the files say now. Nothing comes in between, for it never waits; what goes wrong is logged."""
+    async def _renew(self, why: str, read: Callable[[], Config]) -> dict[str, Any]:
+        """Apply what the files say now, one after the other; what goes wrong is logged."""
+        async with self._renewing:
+            return await self._renew_now(why, read)
+
+    async def _renew_now(self, why: str, read: Callable[[], Config]) -> dict[str, Any]:
         start = time.monotonic()
         before = self.gateway.revisions.revision
         try:
             config = read()
             self._dealt = stamp(config.policy)
-            sizes = self.gateway.reload(config, why)
+            sizes = await self.gateway.reload(config, why)
         except (InvalidDocumentError, CommandError, OSError) as error:
             lines = str(error).splitlines()
             for line in lines:
@@ -269,28 +275,29 @@ class Service:
             "warning": self.gateway.unkept,
         }
 
-    def _apply(self, query: Mapping[str, str]) -> Answer:
+    async def _apply(self, query: Mapping[str, str]) -> Answer:
         """POST /policy/apply?why=apply|rollback."""
         why = query.get("why", "apply")
         if why not in {"apply", "rollback"}:
             return 400, {"error": "why: apply or rollback"}
-        return _answer(lambda: self._renew(why, lambda: load_config(self.path)))
+        return await _answer(self._renew(why, lambda: load_config(self.path)))
 
-    def _check(self, query: Mapping[str, str]) -> Answer:
+    async def _check(self, query: Mapping[str, str]) -> Answer:
         """POST /policy/check?policy=PATH: whether it would be applied if it were the configured one."""
 
-        def check() -> dict[str, Any]:
-            config = dataclasses.replace(load_config(self.path), policy=Path(query.get("policy", "")))
-            self.gateway.check_fixed(config)
-            return {"sizes": str(compiled_policy(config).sizes), "revision": self.gateway.revisions.revision}
+        async def check() -> dict[str, Any]:
+            async with self._renewing:
+                config = dataclasses.replace(load_config(self.path), policy=Path(query.get("policy", "")))
+                sizes = await self.gateway.check(config)
+                return {"sizes": str(sizes), "revision": self.gateway.revisions.revision}
 
-        return _answer(check)
+        return await _answer(check())
 
 
-def _answer(ask: Callable[[], dict[str, Any]]) -> Answer:
+async def _answer(asked: Awaitable[dict[str, Any]]) -> Answer:
     """200 with what was asked for, or what is wrong: 422 with problems of documents, 409 with any other error."""
     try:
-        return 200, ask()
+        return 200, await asked
     except InvalidDocumentError as error:
         return 422, {"problems": [dataclasses.asdict(problem) for problem in error.problems[:MAX_PROBLEMS]]}
     except (CommandError, OSError) as error:

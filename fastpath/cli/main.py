@@ -177,10 +177,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from fastpath.gateway import compiled_policy  # noqa: PLC0415  of this command alone
+    from fastpath.gateway import compile_source  # noqa: PLC0415  of this command alone
 
     settings = config.load_config(options.config)
-    sizes = compiled_policy(settings).sizes
+    sizes = compile_source(settings).tables.sizes
     sys.stdout.write(f"{settings.file}: ok; {settings.policy}: {sizes}\n")
     return ExitStatus.OK
 

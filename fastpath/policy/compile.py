@@ -258,23 +258,21 @@ class _Sets:
     """Sets of addresses by number, from 1 on."""
 
     def __init__(self) -> None:
-        self.networks: dict[int, tuple[Network, ...]] = {}
-        self._numbers: dict[tuple[Network, ...], int] = {}
-        # By the id of tuples that the policy keeps alive.
+        self.networks: dict[int, Networks] = {}
+        self._numbers: dict[bytes, int] = {}  # by digest
+        # By the id of what the policy keeps alive: thousands of rules name the same group.
         self._known: dict[int, tuple[int, ...]] = {}
-        self._number_of: dict[int, int] = {}
         self._unions: dict[tuple[int, ...], int] = {}
         self._unions_of: defaultdict[int, list[int]] = defaultdict(list)
 
-    def named(self, networks: tuple[Network, ...]) -> tuple[int, ...]:
+    def named(self, networks: Networks | tuple[Network, ...]) -> tuple[int, ...]:
         """The sets that a `from` or `to` names; `_ANYONE` alone where it names none."""
         if not networks:
             return (_ANYONE,)
         known = self._known.get(id(networks))
         if known is None:
-            parts = networks.parts if isinstance(networks, Networks) else (networks,)
-            known = tuple(dict.fromkeys(self._number(part) for part in parts))
-            self._known[id(networks)] = known
+            parts = networks.parts if isinstance(networks, Networks) else (Networks(networks),)
+            known = self._known[id(networks)] = tuple(dict.fromkeys(map(self._number, parts)))
         return known
 
     def tested(self, named: tuple[int, ...]) -> tuple[int, ...]:
@@ -292,13 +290,9 @@ class _Sets:
         every = set(members)
         return every.union(*(self._unions_of[each] for each in every if each in self._unions_of))
 
-    def _number(self, networks: tuple[Network, ...]) -> int:
-        # By identity first: thousands of rules name the same group, and its networks take long to compare.
-        number = self._number_of.get(id(networks))
-        if number is None:
-            number = self._numbers.setdefault(networks, len(self._numbers) + len(self._unions) + 1)
-            self.networks[number] = networks
-            self._number_of[id(networks)] = number
+    def _number(self, networks: Networks) -> int:
+        number = self._numbers.setdefault(networks.digest, len(self._numbers) + len(self._unions) + 1)
+        self.networks.setdefault(number, networks)
         return number
 
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from fastpath.document import Network, Node, Problems
 from fastpath.policy.fields import Fields, definitions, some
-from fastpath.policy.folder import read_documents
 from fastpath.policy.groups import MAX_GROUPS, Groups
 from fastpath.policy.model import TCP, UDP, merged
+from fastpath.policy.read import read_roots
 from fastpath.policy.services import MAX_SERVICES, Product, protocols_and_ports, traffic
 
 # Inclusive, sorted, none touching the next; addresses are 128-bit numbers, IPv4 mapped.
@@ -35,8 +35,7 @@ def read_defined(path: Path) -> Defined:
     the policy's groups or services have problems.
     """
     problems = Problems()
-    roots = [root for root in read_documents(path, problems) if root is not None]
-    files = [root.attempt(lambda root: root.mapping(optional=None)) or {} for root in roots]
+    files = [root.attempt(lambda root: root.mapping(optional=None)) or {} for root in read_roots(path, problems)]
     groups, services = ([fields[name] for fields in files if name in fields] for name in ("groups", "services"))
     resolved = Groups(groups, complete=True)
     found = Defined(

@@ -13,7 +13,7 @@ it turns out to be, *open* when it depends on that:
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fastpath.abi import Action, Reason, RuleFlag, Scope, Verdict
@@ -115,5 +115,5 @@ def _address(packed: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return ipaddress.IPv4Address(packed[12:]) if packed.startswith(_MAPPED) else ipaddress.IPv6Address(packed)
 
 
-def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: tuple[Network, ...]) -> bool:
+def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: Sequence[Network]) -> bool:
     return not networks or any(address in network for network in networks)

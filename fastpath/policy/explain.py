@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,7 +212,7 @@ def _condition(each: Condition) -> dict[str, Any]:
     return {"condition": each.name, "wanted": each.wanted, "flow": each.flow, "met": each.met}
 
 
-def _of_address(name: str, networks: tuple[Network, ...], address: _Address) -> Condition:
+def _of_address(name: str, networks: Sequence[Network], address: _Address) -> Condition:
     met = "any" if not networks else next((str(network) for network in networks if address in network), None)
     return Condition(name, [str(network) for network in networks] or None, str(address), met)
 

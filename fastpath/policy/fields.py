@@ -41,7 +41,7 @@ def some(
     node: Node, read: Callable[[Node], T], *, empty: str = "the list is empty: leave the field out"
 ) -> tuple[T, ...]:
     """Values of a list, `empty` being what is wrong with one of none, or of a single value; broken ones left out."""
-    if node.is_sequence and not node.items():
+    if node.is_empty:
         node.report(empty)
     return tuple(node.collect(read))
 

@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from socket import AF_INET, AF_INET6, inet_pton
 
 from fastpath.document import Network, Node
 from fastpath.policy.fields import Fields, definitions, is_name, some
-from fastpath.policy.model import is_mapped, merged
+from fastpath.policy.model import ANYWHERE, Networks, is_mapped, merged
 
 MAX_GROUPS = 10_000
-# Of all rules' `from` and `to` together.
+# Of all rules' `from` and `to` together, those of a group counted once.
 MAX_NETWORKS = 1_000_000
 # Ranges handled to resolve all groups, some seconds' worth: nesting multiplies.
 MAX_WORK = 5_000_000
@@ -49,41 +50,74 @@ class _Group:
 class Groups:
     """All groups of a policy, resolved. Problems are reported at the definitions' nodes.
 
-    `complete` is False when a file could not be read: then an unknown name may be its.
+    `complete` is False when a file could not be read: then an unknown name may be its. Networks of groups that are
+    as they were in `earlier` are its objects.
     """
 
-    def __init__(self, nodes: Iterable[Node], *, complete: bool) -> None:
+    def __init__(self, nodes: Iterable[Node], *, complete: bool, earlier: Groups | None = None) -> None:
         self._complete = complete
+        self._members: dict[str, Member] = {}
         defined = definitions(nodes, MAX_GROUPS)
         self._names = defined.keys()
         self._groups = {name: self._read(node) for name, node in defined.items()}
         self._ranges: dict[str, list[Range]] = {}
-        self._networks: dict[tuple[Member, ...], tuple[Network, ...]] = {}
+        self._networks: dict[tuple[Member, ...], Networks] = {(): ANYWHERE}
         self._work = 0
         for name in self._order():
             self._ranges[name] = self._resolve(name)
+        if earlier is not None:
+            self._networks |= earlier.without(self.changed(earlier))
+
+    def without(self, names: set[str]) -> dict[tuple[Member, ...], Networks]:
+        """Networks by the members that they are of, where none of these groups is among them."""
+        return {members: networks for members, networks in self._networks.items() if names.isdisjoint(members)}
+
+    @property
+    def remembered(self) -> int:
+        """How many lists of members have their networks at hand, whoever named them last."""
+        return len(self._networks)
+
+    def changed(self, earlier: Groups) -> set[str]:
+        """Names of groups that came, went, or do not come to the same addresses as in `earlier`."""
+        return {
+            name
+            for name in self._ranges.keys() | earlier._ranges.keys()
+            if self._ranges.get(name) != earlier._ranges.get(name)
+        }
 
     def member(self, node: Node) -> Member:
         """An address, a prefix, or the name of a group that is there."""
         text = node.text(max_length=128)
+        known = self._members.get(text)
+        if known is not None:
+            return known
         if not is_name(text):
-            return read_network(node)
+            return self._members.setdefault(text, read_network(node))
         if text not in self._names and self._complete:
             raise node.fail(f"there is no group {text!r}, and it is no address")
-        return text
+        return self._members.setdefault(text, text)
 
-    def networks(self, members: tuple[Member, ...]) -> tuple[Network, ...]:
-        """The networks that members come to: as they stand when there is no group among them, else the fewest that
-        hold the same addresses, cut off behind MAX_NETWORKS. () when a group among them has problems.
+    def networks(self, members: tuple[Member, ...]) -> Networks:
+        """The networks that members come to, the same object for the same members: as they stand when there is no
+        group among them, else the fewest that hold the same addresses; of each group no more than MAX_NETWORKS + 1.
+        None at all when a group among them has problems.
         """
-        names = [member for member in members if isinstance(member, str)]
+        made = self._networks.get(members)
+        if made is None:
+            made = self._networks[members] = self._make(members)
+        return made
+
+    def _make(self, members: tuple[Member, ...]) -> Networks:
+        names = list(dict.fromkeys(member for member in members if isinstance(member, str)))
         if any(name not in self._groups or self._groups[name].broken for name in names):
-            return ()
+            return ANYWHERE
+        prefixes = tuple(member for member in members if not isinstance(member, str))
         if not names:
-            return tuple(member for member in members if not isinstance(member, str))
-        if members not in self._networks:
-            self._networks[members] = tuple(islice(_networks(self._union(members)), MAX_NETWORKS + 1))
-        return self._networks[members]
+            return Networks(prefixes)
+        if not prefixes and len(names) == 1:
+            return Networks(islice(_networks(self._ranges[names[0]]), MAX_NETWORKS + 1))
+        parts = [self.networks((name,)) for name in names]
+        return Networks.union([*parts, self.networks(prefixes)] if prefixes else parts)
 
     def _read(self, node: Node) -> _Group:
         group = _Group(node, [], [])
@@ -165,6 +199,9 @@ class Groups:
 def read_network(node: Node) -> Network:
     """An address or prefix without host bits."""
     text = node.text(max_length=64)
+    plain = _plain_network(text)
+    if plain is not None:
+        return plain
     try:
         # Netmasks and zones are also accepted by `ipaddress`: 10.0.0.0/0.0.0.255, fe80::%eth0.
         if not _CIDR.fullmatch(text):
@@ -182,6 +219,20 @@ def read_network(node: Node) -> Network:
     if network.network_address != interface.ip:
         raise node.fail(f"{text} has host bits set; write {network}, or {interface.ip} for the one address")
     return network
+
+
+def _plain_network(text: str) -> Network | None:
+    """What nearly all are: a prefix or address as it should be. None says nothing but that it takes a closer look."""
+    address, slash, length = text.partition("/")
+    try:
+        if ":" in address:
+            bits = int(length) if slash else 128
+            network: Network = ipaddress.IPv6Network((inet_pton(AF_INET6, address), bits))
+        else:
+            network = ipaddress.IPv4Network((inet_pton(AF_INET, address), int(length) if slash else 32))
+    except (OSError, ValueError):
+        return None
+    return network if _CIDR.fullmatch(text) and not (network.version == 6 and is_mapped(network)) else None
 
 
 def _without(ranges: Sequence[Range], holes: Sequence[Range]) -> list[Range]:

@@ -6,9 +6,10 @@ import enum
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 from fastpath.abi import Action, Protocol, RuleFlag
 from fastpath.document import Network
@@ -21,7 +22,7 @@ PROTOCOL_NUMBERS = {
     "icmp": ICMP, "tcp": TCP, "udp": UDP, "icmp6": ICMP6, "gre": 47, "esp": 50, "ah": 51, "sctp": 132,
 }  # fmt: skip
 
-# Of a file; the compiler tells what fits.
+# Of what is read at all; the compiler knows what fits.
 MAX_RULES = 1_000_000
 MAX_PRIORITY = 65535
 DEFAULT_PRIORITY = 1000
@@ -105,19 +106,90 @@ class RuleFileUse:
     digest: str
 
 
-class Networks(tuple[Network, ...]):  # noqa: SLOT001 (a tuple takes no slots that are not empty)
-    """What `from` or `to` comes to. `parts` are the same addresses by what was named, a group each and the prefixes
-    together: rules that name one group, by itself or among others, have the same object there.
-    """
+class Networks(Sequence[Network]):
+    """What `from` or `to` comes to, equal to the tuple of the same networks."""
 
-    parts: tuple[tuple[Network, ...], ...]
+    __slots__ = ("_digest", "_networks", "_parts", "_versions")
+
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        """As they are: one part."""
+        self._networks: tuple[Network, ...] | None = tuple(networks)
+        self._parts: tuple[Networks, ...] = ()
+        self._digest = b""
+        self._versions: set[int] | None = None
 
     @classmethod
-    def of(cls, networks: Iterable[Network], parts: Iterable[tuple[Network, ...]] = ()) -> Networks:
-        """Without `parts` they are one."""
-        made = cls(networks)
-        made.parts = tuple(parts) or (made,)
+    def union(cls, parts: Iterable[Networks]) -> Networks:
+        """The fewest that hold the addresses of several parts, IPv4 first."""
+        made = cls()
+        # Worked out when somebody asks: pairs of groups are many more than groups.
+        made._networks, made._parts = None, tuple(parts)
         return made
+
+    @property
+    def parts(self) -> tuple[Networks, ...]:
+        """The same addresses by what was named, a group each and the prefixes together: rules that name one group, by
+        itself or among others, have the same object there.
+        """
+        return self._parts or (self,)
+
+    @property
+    def versions(self) -> set[int]:
+        """Of the addresses: 4, 6."""
+        if self._versions is None:
+            self._versions = (
+                set[int]().union(*(part.versions for part in self._parts))
+                if self._parts
+                else {network.version for network in self}
+            )
+        return self._versions
+
+    @property
+    def digest(self) -> bytes:
+        """The same for parts of the same networks, in whatever order these and those stand."""
+        if not self._digest:
+            said = sorted({part.digest for part in self._parts}) if self._parts else sorted(map(str, self))
+            self._digest = hashlib.sha256(repr(said).encode()).digest()
+        return self._digest
+
+    def _all(self) -> tuple[Network, ...]:
+        if self._networks is None:
+            networks = [network for part in self._parts for network in part]
+            self._networks = (
+                *ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv4Network)),
+                *ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv6Network)),
+            )
+        return self._networks
+
+    @overload
+    def __getitem__(self, index: int) -> Network: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Network, ...]: ...
+    def __getitem__(self, index: int | slice) -> Network | tuple[Network, ...]:
+        return self._all()[index]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __bool__(self) -> bool:
+        return bool(self._parts or self._networks)
+
+    def __iter__(self) -> Iterator[Network]:
+        return iter(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Networks):
+            return self is other or self._all() == other._all()
+        return self._all() == other if isinstance(other, tuple) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+
+ANYWHERE = Networks()
 
 
 @dataclass(frozen=True)
@@ -126,14 +198,14 @@ class Rule:
 
     `protocols` are IP protocol numbers; `ports` are destination ports of TCP and UDP, inclusive ranges, and do not
     concern the others; `udp_ports` are UDP's where they differ from TCP's. `apps` is a mask of ``1 << Protocol``.
-    Networks are without host bits, and none lies within ::ffff:0:0/96. `line` of `file` is its place, 1-based,
-    0 = unknown.
+    Networks may be given as a tuple; they are without host bits, and none lies within ::ffff:0:0/96.
+    `line` of `file` is its place, 1-based, 0 = unknown.
     """
 
     id: str
     action: Action
-    sources: tuple[Network, ...] = ()
-    destinations: tuple[Network, ...] = ()
+    sources: Networks = ANYWHERE
+    destinations: Networks = ANYWHERE
     protocols: tuple[int, ...] = ()
     ports: tuple[tuple[int, int], ...] = ()
     udp_ports: tuple[tuple[int, int], ...] | None = None
@@ -147,6 +219,20 @@ class Rule:
     description: str = ""
     line: int = 0
     file: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sources, tuple):
+            object.__setattr__(self, "sources", Networks(self.sources))
+        if isinstance(self.destinations, tuple):
+            object.__setattr__(self, "destinations", Networks(self.destinations))
+
+    def at(self, file: str, line: int) -> Rule:
+        """The same rule in another place, with what was worked out of it."""
+        if self.line == line and self.file == file:
+            return self
+        moved = object.__new__(Rule)
+        moved.__dict__.update(self.__dict__, file=file, line=line)
+        return moved
 
     def ports_of(self, l4: int) -> tuple[tuple[int, int], ...]:
         """Destination ports over TCP or UDP, inclusive ranges; all of them where the rule names none."""
@@ -180,8 +266,8 @@ class Rule:
         not judged again after a reload.
         """
         meaning = (
-            sorted(map(str, self.sources)),
-            sorted(map(str, self.destinations)),
+            self.sources.digest,
+            self.destinations.digest,
             sorted(set(self.protocols)),
             merged(self.ports) if self.udp_ports is None else (merged(self.ports), merged(self.udp_ports)),
             self.apps,

@@ -48,11 +48,24 @@ class Names:
 
 
 def describe(policy: Policy, revision: int) -> dict[str, Any]:
-    """Ready for JSON, and for `read_names` to take apart."""
+    """Ready for JSON, and for `read_names` to take apart: the rules' ids, and by number what else there is to know,
+    for many rules have that in common.
+    """
+    kinds: dict[tuple[Any, ...], int] = {}
+    named: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for rule in policy.rules:
+        key = rule.action, rule.rule_files, rule.monitor, rule.reset, rule.log, rule.down_allow
+        number = kinds.setdefault(key, len(kinds))
+        if number == len(named):
+            named.append(asdict(_named("", rule)))
+        numbers.append(number)
     return {
         "revision": revision,
         "default": asdict(_named(DEFAULT_ID, policy.default)),
-        "rules": [asdict(_named(rule.id, rule)) for rule in policy.rules],
+        "ids": [rule.id for rule in policy.rules],
+        "kind": numbers,
+        "kinds": named,
     }
 
 
@@ -79,8 +92,10 @@ def read_names(run_dir: Path, revision: int) -> Names | None:
         return None
     try:
         content = json.loads(raw)
-        return Names(int(content["revision"]), _read(content["default"]), tuple(map(_read, content["rules"])))
-    except (ValueError, KeyError, TypeError) as error:
+        kinds = [_read(kind) for kind in content["kinds"]]
+        rules = tuple(_with_id(kinds[kind], name) for name, kind in zip(content["ids"], content["kind"], strict=True))
+        return Names(int(content["revision"]), _read(content["default"]), rules)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{path}: not the names of a revision: {error}") from None
 
 
@@ -94,6 +109,10 @@ def _named(rule_id: str, rule: Rule | Default) -> NamedRule:
         log=str(rule.log),
         down="allow" if isinstance(rule, Rule) and rule.down_allow else "deny",
     )
+
+
+def _with_id(kind: NamedRule, rule_id: str) -> NamedRule:
+    return NamedRule(rule_id, kind.action, kind.rule_files, kind.monitor, kind.reset, kind.log, kind.down)
 
 
 def _read(content: dict[str, Any]) -> NamedRule:

@@ -42,17 +42,34 @@ class Services:
 
     def __init__(self, nodes: Iterable[Node], *, complete: bool) -> None:
         self._complete = complete
+        self._traffic: dict[tuple[str, ...], Traffic] = {}
         self._services = {
             name: some(node, _product, empty="a service without protocols")
             for name, node in definitions(nodes, MAX_SERVICES).items()
         }
 
-    def products(self, node: Node) -> tuple[Product, ...]:
-        """What the service that a node names consists of; () when its definition has problems."""
+    def changed(self, earlier: Services) -> set[str]:
+        """Names of services that came, went, or are others than in `earlier`."""
+        return {
+            name
+            for name in self._services.keys() | earlier._services.keys()
+            if self._services.get(name) != earlier._services.get(name)
+        }
+
+    def name(self, node: Node) -> str:
+        """The name of a service that is there."""
         name = node.text(max_length=128)
         if name not in self._services and (self._complete or not is_name(name)):
             raise node.fail(f"there is no service {name[:40]!r}")
-        return self._services.get(name, ())
+        return name
+
+    def traffic(self, names: tuple[str, ...]) -> Traffic:
+        """What services come to together, those whose definitions have problems left out."""
+        made = self._traffic.get(names)
+        if made is None:
+            products = (product for name in names for product in self._services.get(name, ()))
+            made = self._traffic[names] = traffic(products)
+        return made
 
 
 def traffic(products: Iterable[Product]) -> Traffic:

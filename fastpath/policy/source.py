@@ -7,24 +7,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from fastpath import document
-from fastpath.document import MAX_BYTES, InvalidDocumentError, Problem
-from fastpath.policy.folder import MAX_FILES
+from fastpath.document import MAX_READS, Problem, Problems, read_bytes
+
+MAX_FILES = 1000
 
 # Name and `document.stamp` of every file; () while there is nothing. Cheap enough to ask every second.
 Stamp = tuple[tuple[str, tuple[int, ...]], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """Bytes by the file's name, in order; of a policy that is one file, just one."""
 
     folder: bool
     files: Mapping[str, bytes]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 in hex: of a file what `sha256sum` says, of a folder that of its lines ``<digest>  <name>``."""
         if not self.folder:
@@ -39,23 +41,31 @@ def source_files(path: Path) -> list[Path]:
 
 
 def read_source(path: Path) -> Source:
-    """All of it. InvalidDocumentError when it cannot be read or is too large."""
+    """All of it, as it was at one time. InvalidDocumentError when a part cannot be read or it is too large."""
+    source = read_what_can_be(path, problems := Problems())
+    problems.raise_if_any()
+    return source
+
+
+def read_what_can_be(path: Path, problems: Problems) -> Source:
+    """The same, without what cannot be read, which is reported."""
+    if not path.is_dir():
+        text = read_bytes(path, problems)
+        return Source(folder=False, files={} if text is None else {path.name: text})
+    found = Problems()
     try:
-        folder = path.is_dir()
-        names = source_files(path)
-        if len(names) > MAX_FILES:
-            raise _problem(path, f"more than {MAX_FILES} files")
-        files: dict[str, bytes] = {}
-        left = MAX_BYTES
-        for name in names:
-            with name.open("rb") as stream:
-                files[name.name] = stream.read(left + 1)
-            left -= len(files[name.name])
-            if left < 0:
-                raise _problem(path, f"larger than {MAX_BYTES} bytes")
+        for _ in range(MAX_READS):
+            found = Problems()
+            before = _look(path)
+            files = _read(before, found)
+            if before == _look(path):
+                problems.found += found.found
+                return Source(folder=True, files=files)
+        message = f"changed each of {MAX_READS} times while it was read"
     except OSError as error:
-        raise _problem(Path(error.filename or path), error.strerror or str(error)) from None
-    return Source(folder, files)
+        message = error.strerror or str(error)
+    problems.found.append(Problem(str(path), 0, "", message))
+    return Source(folder=True, files={})
 
 
 def stamp(path: Path) -> Stamp:
@@ -67,5 +77,26 @@ def stamp(path: Path) -> Stamp:
         return ()
 
 
-def _problem(path: Path, message: str) -> InvalidDocumentError:
-    return InvalidDocumentError([Problem(str(path), 0, "", message)])
+def _look(folder: Path) -> dict[Path, tuple[int, ...]]:
+    """Stamps of a folder's files, in the order of their names."""
+    return {path: document.stamp(path.stat()) if path.exists() else () for path in source_files(folder)}
+
+
+def _read(stamps: Mapping[Path, tuple[int, ...]], problems: Problems) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    size = 0
+    for count, (path, seen) in enumerate(stamps.items(), 1):
+        size += seen[2] if seen else 0
+        if count > MAX_FILES or size > document.MAX_BYTES:
+            message = (
+                f"is file {count}; a policy has {MAX_FILES} at most"
+                if count > MAX_FILES
+                else f"with this file the policy is larger than {document.MAX_BYTES} bytes"
+            )
+            problems.found.append(Problem(str(path), 0, "", message))
+            break
+        if not seen:
+            problems.found.append(Problem(str(path), 0, "", "is not a file"))
+        elif (text := read_bytes(path, problems)) is not None:
+            files[path.name] = text
+    return files

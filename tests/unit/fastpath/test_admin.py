@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import stat
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -192,7 +191,7 @@ def test_connections_are_bounded_in_number_and_time(path: Path, monkeypatch: pyt
 def test_changes_over_the_unix_socket_only(path: Path) -> None:
     asked: list[Any] = []
 
-    def change(query: Any) -> tuple[int, dict[str, Any]]:
+    async def change(query: Any) -> tuple[int, dict[str, Any]]:
         asked.append(dict(query))
         return 422, {"problems": []}
 
@@ -217,8 +216,8 @@ def test_changes_over_the_unix_socket_only(path: Path) -> None:
 def test_the_answer_to_a_slow_change_still_comes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "CONNECTION_SECONDS", 0.1)
 
-    def change(_: Any) -> tuple[int, dict[str, Any]]:
-        time.sleep(0.3)
+    async def change(_: Any) -> tuple[int, dict[str, Any]]:
+        await asyncio.sleep(0.3)
         return 200, {}
 
     async def main() -> None:

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from fastpath import gateway
 from fastpath.config import Config
-from fastpath.exit import CommandError
+from fastpath.document import Problems
 from fastpath.gateway import _newest_revision, compile_source
 from fastpath.history import History
-from fastpath.policy.compile import Tables
+from fastpath.policy import source as source_module
 from fastpath.policy.source import Source
 
 TEXT = b"rules: []\n"
@@ -25,29 +24,22 @@ def test_after_a_boot_revisions_go_on_where_the_history_ends(tmp_path: Path) -> 
     assert _newest_revision(history) == 0
 
 
-@pytest.mark.parametrize(("changes", "fits"), [(0, True), (2, True), (3, False)])
-def test_bytes_and_tables_are_of_the_same_policy(
-    tmp_path: Path, changes: int, fits: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_and_tables_are_of_the_same_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_bytes(TEXT)
     config = Config(tmp_path / "gateway.yaml", ("a", "b"), policy, tmp_path)
-    compiled_policy = gateway.compiled_policy
-    left = changes
+    real = source_module.read_bytes
+    reads: list[Path] = []
 
-    def writing(config: Config) -> Tables:
-        nonlocal left
-        tables = compiled_policy(config)
-        if left:
-            left -= 1
-            policy.write_text(f"rules: [{{id: r{left}, action: allow}}]\n")
-        return tables
+    def writing(path: Path, problems: Problems) -> bytes | None:
+        raw = real(path, problems)
+        reads.append(path)
+        policy.write_text("rules: [{id: a, action: allow}]\n")
+        return raw
 
-    monkeypatch.setattr(gateway, "compiled_policy", writing)
-    if not fits:
-        with pytest.raises(CommandError, match="was written to while it was read"):
-            compile_source(config)
-        return
+    monkeypatch.setattr(source_module, "read_bytes", writing)
     compiled = compile_source(config)
-    assert compiled.source.files == {"policy.yaml": policy.read_bytes()}
-    assert len(compiled.tables.policy.rules) == (1 if changes else 0)
+    assert compiled.source.files == {"policy.yaml": TEXT}
+    assert compiled.tables.policy.rules == ()
+    assert reads == [policy]
+    assert len(compile_source(config).tables.policy.rules) == 1

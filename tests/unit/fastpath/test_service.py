@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,8 +36,8 @@ class Watched:
         gateway.digest = compile_source(self.service.config).source.digest
         self.look()
 
-    def _reload(self, config: Config, why: str) -> Sizes:
-        compiled = compile_source(config)
+    async def _reload(self, config: Config, why: str) -> Sizes:
+        compiled = await asyncio.to_thread(compile_source, config)
         self.service.gateway.digest = compiled.source.digest
         self.applied.append(why)
         return compiled.tables.sizes
@@ -105,7 +106,7 @@ def test_watch_false(tmp_path: Path) -> None:
 
 def test_what_was_asked_for_is_not_done_again_by_the_watch(watched: Watched) -> None:
     async def ask(query: dict[str, str]) -> tuple[int, Any]:
-        return watched.service._apply(query)
+        return await watched.service._apply(query)
 
     watched.policy.write_text(NEW)
     status, answer = asyncio.run(ask({"why": "rollback"}))
@@ -122,20 +123,48 @@ def test_what_was_asked_for_is_not_done_again_by_the_watch(watched: Watched) -> 
 def test_a_check_changes_nothing(watched: Watched, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text(NEW)
-    assert watched.service._check({"policy": str(other)}) == (
+    assert asyncio.run(watched.service._check({"policy": str(other)})) == (
         200,
         {"sizes": str(compile_source(Config(other, (), other, other)).tables.sizes), "revision": 1},
     )
     break_(other)
-    status, answer = watched.service._check({"policy": str(other)})
+    status, answer = asyncio.run(watched.service._check({"policy": str(other)}))
     assert (status, {problem["file"] for problem in answer["problems"]}) == (422, {str(other)})
     assert (watched.applied, watched.service.policy_problem) == ([], None)
 
 
 def test_any_other_failure_is_an_answer_too(watched: Watched) -> None:
-    def fail(*_: Any) -> Sizes:
+    async def fail(*_: Any) -> Sizes:
         raise CommandError("no room")
 
     watched.service.gateway.reload = fail  # type: ignore[method-assign]
-    assert watched.service._apply({}) == (409, {"error": "no room"})
+    assert asyncio.run(watched.service._apply({})) == (409, {"error": "no room"})
     assert watched.service.policy_problem == "no room"
+
+
+def test_reloads_wait_for_each_other_and_nobody_else_waits(watched: Watched) -> None:
+    begun, ended = [], []
+
+    async def slow(config: Config, why: str) -> Sizes:
+        begun.append(why)
+        assert len(begun) == len(ended) + 1
+        await asyncio.to_thread(time.sleep, 0.2)
+        ended.append(why)
+        return compile_source(config).tables.sizes
+
+    async def ask() -> int:
+        watched.service.gateway.reload = slow  # type: ignore[method-assign]
+        asked = [
+            asyncio.ensure_future(watched.service._apply({})),
+            asyncio.ensure_future(watched.service._check({"policy": str(watched.policy)})),
+            asyncio.ensure_future(watched.service._apply({"why": "rollback"})),
+        ]
+        turns = 0
+        while not all(each.done() for each in asked):
+            await asyncio.sleep(0.01)
+            turns += 1
+        assert [(await each)[0] for each in asked] == [200, 200, 200]
+        return turns
+
+    assert asyncio.run(ask()) > 10
+    assert ended == ["apply", "rollback"]

@@ -54,12 +54,12 @@ class Daemon:
 
         return asyncio.run(serve())
 
-    def _check(self, query: Mapping[str, str]) -> Answer:
+    async def _check(self, query: Mapping[str, str]) -> Answer:
         path = Path(query["policy"])
         self.asked.append(("check", "".join(text.decode() for text in read_source(path).files.values())))
         return _named(self.check, path)
 
-    def _apply(self, query: Mapping[str, str]) -> Answer:
+    async def _apply(self, query: Mapping[str, str]) -> Answer:
         self.asked.append(("apply", self.policy.read_text(), query["why"]))
         return _named(self.apply, self.policy)
 

@@ -303,15 +303,15 @@ def test_members_of_many_sets(count: int) -> None:
 
 
 def test_a_rule_is_filed_under_what_it_names_by_parts() -> None:
-    web, app = (ip_network("10.1.0.0/16"),), (ip_network("10.2.0.0/16"),)
-    both = Networks.of((*web, *app), (web, app))
-    many = tuple((ip_network(f"10.3.{n}.0/24"),) for n in range(10))
+    web, app = Networks([ip_network("10.1.0.0/16")]), Networks([ip_network("10.2.0.0/16")])
+    both = Networks.union((web, app))
+    many = Networks.union(Networks([ip_network(f"10.3.{n}.0/24")]) for n in range(10))
     tables = compile_policy(
         Policy(
             (
                 Rule("web", Action.ALLOW, web, both),
                 Rule("both", Action.ALLOW, both, web),
-                Rule("many", Action.ALLOW, Networks.of((n for part in many for n in part), many), app),
+                Rule("many", Action.ALLOW, many, app),
             )
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,7 @@ from fastpath.cli.main import main
 from fastpath.config import load_config
 from fastpath.document import InvalidDocumentError, Problems
 from fastpath.gateway import Gateway
-from fastpath.policy import folder as folder_module
-from fastpath.policy import read as read_module
+from fastpath.policy import source as source_module
 from fastpath.policy.compile import compile_policy
 from fastpath.policy.model import Policy
 from fastpath.policy.read import load_policy
@@ -110,13 +110,13 @@ def test_a_folder_without_a_policy(tmp_path: Path) -> None:
 
 
 def test_limits_count_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rules = "".join(f"- {{id: r%s-{n}, action: deny}}\n" for n in range(6))
-    monkeypatch.setattr(read_module, "MAX_RULES", 10)
+    monkeypatch.setattr("fastpath.policy.read.MAX_RULES", 5)
+    rules = "".join(f"- {{id: r%s-{n}, action: deny}}\n" for n in range(3))
     write(tmp_path, a="rules:\n" + rules.replace("%s", "a"), b="rules:\n" + rules.replace("%s", "b"))
-    assert problems(tmp_path) == ["b.yaml:2: rules: 12 rules; a policy has 10 at most"]
+    assert problems(tmp_path) == ["b.yaml:2: rules: 6 rules; 5 is the most"]
     monkeypatch.setattr(document, "MAX_BYTES", (tmp_path / "a.yaml").stat().st_size + 10)
     assert problems(tmp_path)[0].startswith("b.yaml: with this file the policy is larger than")
-    monkeypatch.setattr(folder_module, "MAX_FILES", 1)
+    monkeypatch.setattr(source_module, "MAX_FILES", 1)
     assert problems(tmp_path) == ["b.yaml: is file 2; a policy has 1 at most"]
 
 
@@ -130,15 +130,15 @@ def test_the_compiler_names_the_file_of_a_rule(tmp_path: Path) -> None:
 def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Callable[[int], Any]) -> list[Path]:
     """Call `change` with a running number behind each reading of a file. The files read, in order."""
     seen: list[Path] = []
-    real = document.read_text
+    real = document.read_bytes
 
-    def read(path: Path, found: Problems) -> str | None:
+    def read(path: Path, found: Problems) -> bytes | None:
         text = real(path, found)
         seen.append(path)
         change(len(seen))
         return text
 
-    monkeypatch.setattr(folder_module, "read_text", read)
+    monkeypatch.setattr(source_module, "read_bytes", read)
     return seen
 
 
@@ -224,5 +224,5 @@ def test_a_reload_of_a_broken_folder_changes_nothing(tmp_path: Path) -> None:
     gateway = Gateway(before := load_config(file))
     # It was never started: whatever the reload touched would raise something else.
     with pytest.raises(InvalidDocumentError, match="there is no group 'h'"):
-        gateway.reload(load_config(file), "sighup")
+        asyncio.run(gateway.reload(load_config(file), "sighup"))
     assert gateway.config is before

@@ -128,10 +128,32 @@ def test_there_is_a_limit_of_groups_and_of_networks(monkeypatch: pytest.MonkeyPa
         "p.yaml:2: groups: 3 names; 2 is the most"
     ]
     monkeypatch.setattr("fastpath.policy.read.MAX_NETWORKS", 3)
-    rules = "\n".join(f"- {{id: r{n}, from: 10.0.0.1, to: [10.0.0.2], action: allow}}" for n in range(4))
+    # However many rules name it: what is the same is there once.
+    rules = "\n".join(f"- {{id: s{n}, from: 10.0.0.1, to: [10.0.0.2], action: allow}}" for n in range(9))
+    assert read(f"rules:\n{rules}")[1] == []
+    rules = "\n".join(f"- {{id: r{n}, from: 10.0.0.{n}, to: [10.0.1.{n}], action: allow}}" for n in range(4))
     assert read(f"rules:\n{rules}")[1] == [
         "p.yaml:3: rules[1]: the rules up to here come to more than 3 prefixes in `from` and `to`"
     ]
+
+
+def test_rules_that_name_the_same_share_it() -> None:
+    text = """
+groups: {a: [10.0.0.0/25, fd00::1], b: 10.0.0.128/25}
+rules:
+- {id: one, from: a, to: [192.0.2.1, a, b], action: allow}
+- {id: two, from: [a], to: [192.0.2.1, a, b], action: deny}
+- {id: three, from: 192.0.2.1, to: b, action: deny}
+"""
+    one, two, three = policy_of(text).rules
+    assert one.sources is two.sources
+    assert one.destinations is two.destinations
+    a, b, prefixes = one.destinations.parts
+    assert (a, b, prefixes) == (one.sources, three.destinations, three.sources)
+    assert a is one.sources
+    assert b is three.destinations
+    assert prefixes is three.sources
+    assert [str(n) for n in one.destinations] == ["10.0.0.0/24", "192.0.2.1/32", "fd00::1/128"]
 
 
 def test_a_changed_group_changes_the_hashes_of_its_rules_alone() -> None:

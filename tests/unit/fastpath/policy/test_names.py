@@ -33,7 +33,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_describe_is_json() -> None:
-    assert json.loads(json.dumps(describe(POLICY, 7)))["rules"][0]["rule_files"] == ["web", "more"]
+    assert json.loads(json.dumps(describe(POLICY, 7)))["kinds"][0]["rule_files"] == ["web", "more"]
 
 
 def test_by_the_number_of_a_verdict_word() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fastpath import document
 from fastpath.document import InvalidDocumentError
 from fastpath.policy import source
 from fastpath.policy.source import Source, read_source, stamp
@@ -31,7 +32,7 @@ def test_a_folder_is_its_files_but_hidden_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "message"), [("none", "No such file"), ("large", "larger than 8 bytes")])
 def test_what_cannot_be_read(tmp_path: Path, name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "MAX_BYTES", 8)
+    monkeypatch.setattr(document, "MAX_BYTES", 8)
     (tmp_path / "large").write_text("123456789")
     with pytest.raises(InvalidDocumentError, match=f"{tmp_path}/{name}: {message}"):
         read_source(tmp_path / name)
@@ -41,7 +42,7 @@ def test_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(source, "MAX_FILES", 2)
     for name in "abc":
         (tmp_path / f"{name}.yaml").touch()
-    with pytest.raises(InvalidDocumentError, match="more than 2 files"):
+    with pytest.raises(InvalidDocumentError, match=r"c\.yaml: is file 3; a policy has 2 at most"):
         read_source(tmp_path)
 
 

@@ -16,7 +16,7 @@ from fastpath.abi import Protocol, Verdict
 from fastpath.policy.compile import Tables, compile_policy
 from fastpath.policy.defined import Defined, addresses
 from fastpath.policy.draft import Account, Draft
-from fastpath.policy.model import ICMP, ICMP6, MAX_RULES, TCP, UDP
+from fastpath.policy.model import ICMP, ICMP6, TCP, UDP
 from fastpath.policy.observed import Amount, Observed
 from fastpath.policy.suggest import EPHEMERAL, Widening, suggest
 from tests.unit.fastpath.policy import policy_of
@@ -271,13 +271,14 @@ def test_what_goes_beyond_the_seen_is_said() -> None:
     assert text.endswith("; widened: 3 of 16 client addresses were seen; widened: 2 of 10 ports were seen")
 
 
-def test_more_rules_than_a_policy_holds() -> None:
+def test_more_rules_than_a_policy_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastpath.policy.draft.MAX_RULES", most := 300)
     # Each client uses a server of its own, the last one twice.
-    flows = [Seen(f"10.0.{n >> 8}.{n & 255}", f"10.1.{n >> 8}.{n & 255}", TCP, 80) for n in range(MAX_RULES + 2)]
+    flows = [Seen(f"10.0.{n >> 8}.{n & 255}", f"10.1.{n >> 8}.{n & 255}", TCP, 80) for n in range(most + 2)]
     draft = draft_of([*flows, flows[-1]])
     assert draft.unexplained.sessions == 2
     assert "Left out: 2 sessions, 200 bytes: the least used" in " ".join(line.lstrip("# ") for line in draft.lines())
-    assert len(rules_of(draft)) == MAX_RULES
+    assert len(rules_of(draft)) == most
     tables = compile_policy(policy_of("\n".join(draft.lines())))
     assert allows(tables, flows[-1])
 
