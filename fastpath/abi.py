@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "552a4d5be5c0"
+ABI_HASH = "d487746132dd"
 
 
 class Verdict(IntEnum):
@@ -261,7 +261,7 @@ class Word(IntEnum):
 
 
 class Limit(IntEnum):
-    POLICY_CANDIDATES = 256
+    POLICY_CANDIDATES = 512
     POLICY_LISTS = 64
     POLICY_PAGE = 65536
     POLICY_RULES = 1048575
@@ -392,17 +392,19 @@ class Rule(Structure):
 
 class Class(Structure):
     _fields_ = (
+        ("signature", c_uint64),
         ("spread", c_uint32),
         ("shift", c_uint32),
         ("by_destination", c_uint32),
         ("by_source", c_uint32),
+        ("unused", c_uint32 * 2),
     )
 
 
-class Candidate(Structure):
+class Block(Structure):
     _fields_ = (
-        ("set", c_uint32),
-        ("rule", c_uint32),
+        ("sets", c_uint32 * 8),
+        ("rules", c_uint32 * 8),
     )
 
 

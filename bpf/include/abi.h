@@ -286,7 +286,7 @@ enum ms_word {
 };
 
 enum ms_limit {
-	MS_POLICY_CANDIDATES = 256, /* of one walk, in all its lists */
+	MS_POLICY_CANDIDATES = 512, /* of one walk, in all its lists */
 	MS_POLICY_LISTS = 64,	    /* of one walk */
 	MS_POLICY_PAGE = 65536,	    /* words */
 	MS_POLICY_RULES = 1048575,  /* whose numbers stand in 20 bits */
@@ -399,7 +399,7 @@ struct ms_hop {
  *   class      of an address, where the indices of the addresses lead: struct ms_class; then references of the
  *              indices by enum ms_policy_key, those by destination first, which lead to lists; then its sets, in
  *              buckets of four words
- *   list       struct ms_candidate in the order of the rules; the last one's rule is MS_NO_RULE
+ *   list       blocks of candidates in the order of the rules; what is left of the last one are rules MS_NO_RULE
  */
 struct ms_policy {
 	__u32 ipv4; /* index of the address */
@@ -417,18 +417,21 @@ struct ms_rule {
 };
 
 /* Sets of addresses have numbers from 1 on. Those that hold the class's addresses stand in buckets: the number
- * n in that of number (__u32)(n * spread) >> shift. */
+ * n in that of number (__u32)(n * spread) >> shift. Where bit n % 64 of the signature is not set, n is in none. */
 struct ms_class {
+	__u64 signature;
 	__u32 spread;
 	__u32 shift;	      /* 32 for the only bucket */
 	__u32 by_destination; /* indices of rules, for packets to the address */
 	__u32 by_source;      /* for packets from it */
+	__u32 unused[2];
 };
 
-/* A rule that holds if the other address, too, is in a set; 0 = whatever it is. */
-struct ms_candidate {
-	__u32 set;
-	__u32 rule;
+/* Eight rules, one cache line; each holds if the other address, too, is in a set, 0 = whatever it is. The last rule's
+ * highest bit says that another block follows. */
+struct ms_block {
+	__u32 sets[8];
+	__u32 rules[8];
 };
 
 enum ms_index {

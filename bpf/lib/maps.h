@@ -48,11 +48,14 @@ struct ms_walk_state {
 	__u32 from;
 	__u32 tree; /* the next one, and behind the last */
 	__u32 end;
-	__u32 lists;	/* in `found` */
-	__u32 to_lists; /* those of the address that the packet goes to, at the beginning */
-	__u32 list;	/* the next one */
-	__u32 at;	/* the next candidate, 0 = the next list */
-	__u32 spread;	/* where the other address's sets are */
+	__u32 lists;	 /* in `found` */
+	__u32 to_lists;	 /* those of the address that the packet goes to, at the beginning */
+	__u32 list;	 /* the next one */
+	__u32 at;	 /* the block */
+	__u32 passes;	 /* its candidates that are still to be looked at, a bit each */
+	__u32 more;	 /* there are more blocks in the list */
+	__u64 signature; /* the other address's sets, and where they are */
+	__u32 spread;
 	__u32 shift;
 	__u32 sets;
 	__u32 hit;

@@ -14,9 +14,11 @@
 #ifndef MS_POLICY_H
 #define MS_POLICY_H
 
-#define MS_NO_RULE 0xffffffff
-/* Of the loop over candidates: one for each, and one for each list's end. */
-#define MS_POLICY_TURNS (MS_POLICY_CANDIDATES + MS_POLICY_LISTS)
+#define MS_NO_RULE 0x7fffffff
+#define MS_MORE 0x80000000
+/* One for each candidate that a class's signature lets through, one for each block. */
+#define MS_POLICY_TURNS (MS_POLICY_CANDIDATES + MS_POLICY_CANDIDATES / 8 + MS_POLICY_LISTS)
+#define MS_BLOCK_WORDS (sizeof(struct ms_block) / 4)
 #define MS_CLASS_WORDS (sizeof(struct ms_class) / 4)
 #define MS_RULE_WORDS (sizeof(struct ms_rule) / 4)
 
@@ -117,6 +119,7 @@ MS_INLINE __u32 class_of_address(struct ms_walk_state *w, void *pages, struct ms
 /* The lists that follow test an address of this class. */
 MS_INLINE void test_class(struct ms_walk_state *w, struct ms_class *class, __u32 location)
 {
+	w->signature = class->signature;
 	w->spread = class->spread;
 	w->shift = class->shift;
 	w->sets = location + MS_CLASS_WORDS + ((class->by_destination + class->by_source + 3) & ~3);
@@ -131,6 +134,16 @@ MS_INLINE int in_set(struct ms_walk_state *w, __u32 *page, __u32 set)
 		      ((__u64)(bucket[3] ^ set) - 1);
 	ms_opaque(found);
 	return found >> 63;
+}
+
+/* Which candidates of a block the class to be tested may hold, a bit each. */
+MS_INLINE __u32 passes(struct ms_walk_state *w, const struct ms_block *block)
+{
+	__u64 signature = w->signature, found = 0;
+#pragma unroll
+	for (int n = 0; n < 8; n++)
+		found |= ((signature >> (block->sets[n] & 63)) & 1) << n;
+	return found;
 }
 
 /* Adds the lists that a class's indices have for the walk's key. */
@@ -211,33 +224,44 @@ MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct
 	w->open_rule = MS_NO_RULE;
 	w->open_other = MS_NO_RULE;
 	w->list = 0;
-	w->at = 0;
+	w->passes = 0;
+	w->more = 0;
 	test_class(w, from, w->from);
 #pragma nounroll
 	for (int n = 0; n < MS_POLICY_TURNS; n++) {
-		__u32 at = w->at;
-		if (!at) {
+		__u32 left = w->passes;
+		if (!left) {
 			__u32 list = w->list;
-			if (list == w->lists)
-				break;
-			if (list == w->to_lists) {
-				other = page_to;
-				test_class(w, to, w->to);
+			if (w->more) {
+				w->at += MS_BLOCK_WORDS;
+			} else {
+				if (list == w->lists)
+					break;
+				if (list == w->to_lists) {
+					other = page_to;
+					test_class(w, to, w->to);
+				}
+				w->list = list + 1;
+				w->at = w->found[list & (MS_POLICY_LISTS - 1)];
 			}
-			w->list = list + 1;
-			at = w->found[list & (MS_POLICY_LISTS - 1)];
-			page = page_at(pages, at);
+			page = page_at(pages, w->at);
 			if (!page)
 				break;
-		}
-		struct ms_candidate *candidate = (struct ms_candidate *)word_at(page, at, 2);
-		__u32 number = candidate->rule, set = candidate->set;
-		/* Behind what decides already, which a list's end always is. */
-		if (number >= w->hit) {
-			w->at = 0;
+			struct ms_block *block = (struct ms_block *)word_at(page, w->at, MS_BLOCK_WORDS);
+			w->passes = passes(w, block);
+			w->more = block->rules[7] & MS_MORE;
 			continue;
 		}
-		w->at = at + 2;
+		struct ms_block *block = (struct ms_block *)word_at(page, w->at, MS_BLOCK_WORDS);
+		__u32 place = lowest_bit(left) & 7;
+		__u32 number = block->rules[place] & ~MS_MORE, set = block->sets[place];
+		w->passes = left & (left - 1);
+		/* Behind what decides already, which a list's end always is. */
+		if (number >= w->hit) {
+			w->passes = 0;
+			w->more = 0;
+			continue;
+		}
 		if (set && !in_set(w, other, set))
 			continue;
 		struct ms_rule *rule = rule_at(pages, number);

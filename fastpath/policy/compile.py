@@ -13,7 +13,9 @@ is refused.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 import struct
 from array import array
 from bisect import bisect_left, bisect_right, insort
@@ -61,10 +63,12 @@ MAX_WORK = 500_000
 _LANES = 256
 _LANE_TOP = 0xFFFF // MAX_TREES
 
-NO_RULE = 0xFFFFFFFF
+NO_RULE = 0x7FFFFFFF
+MORE = 0x80000000
 _POLICY_WORDS = sizeof(abi.Policy) // 4
 _CLASS_WORDS = sizeof(abi.Class) // 4
 _BUCKET = 4
+_BLOCK = 8
 _NODE = int(Index.NODE)
 _LEAF = _NODE // 2
 _UNUSED = 0xFFFFFFFF
@@ -144,31 +148,51 @@ class Tables:
         return naming
 
     def _sets_of(self, location: int) -> set[int]:
-        _, shift, by_destination, by_source = self.words[location : location + _CLASS_WORDS]
-        first = location + _CLASS_WORDS + _aligned(by_destination + by_source, _BUCKET)
-        return set(self.words[first : first + (_BUCKET << 32 - shift)]) - {0}
+        found = self._class(location)
+        first = self._buckets(location, found)
+        return set(self.words[first : first + (_BUCKET << 32 - found.shift)]) - {0}
 
     def _matching(self, src: bytes, dst: bytes, key: int) -> set[int]:
         """Indices of the rules that hold, up to one that decides."""
-        words = self.words
         classes = [self._class_of_address(address) for address in (dst, src)]
         found: set[int] = set()
-        for (own, first), other in zip(((classes[0], False), (classes[1], True)), reversed(classes), strict=True):
-            counts = words[own + 2], words[own + 3]
-            begin = own + _CLASS_WORDS + (counts[0] if first else 0)
-            for tree in words[begin : begin + counts[first]]:
-                at = self._value_of(tree, key)
-                while at and words[at + 1] != NO_RULE:
-                    if words[at] == _ANYONE or self._in_set(other, words[at]):
-                        found.add(words[at + 1] - 1)
-                    at += 2
+        for (own, by_source), other in zip(((classes[0], False), (classes[1], True)), reversed(classes), strict=True):
+            for tree in self._trees(own)[by_source]:
+                for number, tested in self._candidates(self._value_of(tree, key)):
+                    if tested == _ANYONE or self._in_set(other, tested):
+                        found.add(number - 1)
         return found
 
+    def _candidates(self, at: int) -> Iterator[tuple[int, int]]:
+        """Numbers of a list's rules, and the sets that they test."""
+        more = bool(at)
+        while more:
+            sets, rules = self.words[at : at + _BLOCK], self.words[at + _BLOCK : at + 2 * _BLOCK]
+            more = bool(rules[-1] & MORE)
+            for number, tested in zip(rules, sets, strict=True):
+                if number & ~MORE != NO_RULE:
+                    yield number & ~MORE, tested
+            at += 2 * _BLOCK
+
+    def _class(self, location: int) -> abi.Class:
+        return abi.Class.from_buffer_copy(self.words[location : location + _CLASS_WORDS])
+
+    def _trees(self, location: int) -> tuple[array[int], array[int]]:
+        found = self._class(location)
+        first = location + _CLASS_WORDS
+        between = first + found.by_destination
+        return self.words[first:between], self.words[between : between + found.by_source]
+
     def _in_set(self, location: int, number: int) -> bool:
-        spread, shift, by_destination, by_source = self.words[location : location + _CLASS_WORDS]
-        bucket = location + _CLASS_WORDS + _aligned(by_destination + by_source, _BUCKET)
-        bucket += _BUCKET * ((number * spread & 0xFFFFFFFF) >> shift)
+        found = self._class(location)
+        if not found.signature >> number % 64 & 1:
+            return False
+        bucket = self._buckets(location, found) + _BUCKET * ((number * found.spread & 0xFFFFFFFF) >> found.shift)
         return number in self.words[bucket : bucket + _BUCKET]
+
+    @staticmethod
+    def _buckets(location: int, found: abi.Class) -> int:
+        return location + _CLASS_WORDS + _aligned(found.by_destination + found.by_source, _BUCKET)
 
     def _class_of_address(self, packed: bytes) -> int:
         if len(packed) != 16:
@@ -413,10 +437,15 @@ class _Pages:
 
     def put_class(self, sets: set[int], trees: tuple[list[int], ...]) -> int:
         """A class; where it lies."""
-        count = sum(map(len, trees))
         spread, shift, buckets = _buckets(sets)
-        at = self.make_room(_CLASS_WORDS + _aligned(count, _BUCKET) + len(buckets), _NODE)
-        self.put((spread, shift, *map(len, trees), *itertools.chain(*trees)))
+        # Whatever is tested for nobody in particular passes.
+        signature = functools.reduce(operator.or_, (1 << number % 64 for number in sets), 1)
+        by_destination, by_source = trees
+        record = abi.Class(signature, spread, shift, len(by_destination), len(by_source))
+        count = _aligned(len(by_destination) + len(by_source), _BUCKET)
+        at = self.make_room(_CLASS_WORDS + count + len(buckets), _NODE)
+        self.words.frombytes(bytes(record))
+        self.put((*by_destination, *by_source))
         self.make_room(len(buckets), _BUCKET)
         self.put(buckets)
         return at
@@ -427,10 +456,20 @@ class _Pages:
         where: dict[tuple[int, ...], int] = {(): 0}
         for each in lists:
             if each not in where:
-                where[each] = self.make_room(2 * len(each) + 2, 2)
-                self.put(word for index in each for word in (entries[index][1], entries[index][0]))
-                self.put((_ANYONE, NO_RULE))
+                where[each] = self._put_list([entries[index] for index in each])
         return _Tree(self.put_index(starts, [where[each] for each in lists]), starts, [len(each) for each in lists])
+
+    def _put_list(self, entries: Sequence[_Entry]) -> int:
+        blocks = -(-len(entries) // _BLOCK)
+        at = self.make_room(2 * _BLOCK * blocks, 2 * _BLOCK)
+        for first in range(0, len(entries), _BLOCK):
+            row = entries[first : first + _BLOCK]
+            empty = _BLOCK - len(row)
+            self.put((*(entry[1] for entry in row), *[_ANYONE] * empty))
+            self.put((*(entry[0] for entry in row), *[NO_RULE] * empty))
+            if first + _BLOCK < len(entries):
+                self.words[-1] |= MORE
+        return at
 
     def put_addresses(self, starts: Sequence[tuple[int, int]], bits: int) -> int:
         """An index of addresses of so many bits, by 32 of them at a time: where ranges begin, and their values."""

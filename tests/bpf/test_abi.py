@@ -83,7 +83,7 @@ def test_fields_cover_their_structs() -> None:
         abi.Session,
         abi.Rule,
         abi.Class,
-        abi.Candidate,
+        abi.Block,
         abi.Config,
         abi.Fragment,
         abi.Command,

@@ -167,7 +167,7 @@ def test_as_many_ports_as_a_tree_has() -> None:
         for port in (number * 16, number * 16 + 15):
             assert tables.walk(bytes(16), bytes(16), TCP, port).rule == number + 1
     assert tables.walk(bytes(16), bytes(16), UDP, 80).verdict == Verdict.DENY
-    assert str(tables.sizes) == "4096 rules, 2 prefixes of 1 classes, 1 trees, 1 candidates at most, 256 KiB"
+    assert str(tables.sizes) == "4096 rules, 2 prefixes of 1 classes, 1 trees, 1 candidates at most, 512 KiB"
 
 
 # --- layout ----------------------------------------------------------------------------------------------------------
@@ -248,15 +248,10 @@ def test_a_tree() -> None:
     assert tree & abi.Index.DEPTH == 1
 
     def candidates_at(key: int) -> list[tuple[int, int]]:
-        at = tables._value_of(tree, key)
-        found = []
-        while tables.words[at + 1] != 0xFFFFFFFF:
-            found.append((tables.words[at], tables.words[at + 1]))
-            at += 2
-        return found
+        return list(tables._candidates(tables._value_of(tree, key)))
 
     udp, other = int(abi.PolicyKey.UDP), int(abi.PolicyKey.OTHER)
-    only, dns_first, web_first, ping_first = [(0, 4)], [(0, 2)], [(1, 1), (0, 4)], [(1, 3), (0, 4)]
+    only, dns_first, web_first, ping_first = [(4, 0)], [(2, 0)], [(1, 1), (4, 0)], [(3, 1), (4, 0)]
     assert [candidates_at(key) for key in (0, 52, 53, 54, 79)] == [only, only, dns_first, only, only]
     assert [candidates_at(key) for key in (80, 83, 84, 65535)] == [web_first, web_first, only, only]
     assert [candidates_at(udp + port) for port in (0, 53, 80, 65535)] == [only, dns_first, only, only]
@@ -367,7 +362,7 @@ def test_one_candidate_more_is_refused_with_the_numbers() -> None:
     (problem,) = caught.value.problems
     assert (problem.file, problem.line) == ("p.yaml", 999)
     assert problem.message == (
-        "for one source and one destination, 257 rules have to be looked at over tcp/0; the kernel's walk holds 256, "
+        "for one source and one destination, 513 rules have to be looked at over tcp/0; the kernel's walk holds 512, "
         "and 'last' is the next"
     )
 
@@ -400,32 +395,32 @@ def test_rules_that_never_meet_do_not_count() -> None:
 
 def test_crowds_of_two_families_do_not_add_up() -> None:
     members = [
-        *crowd(200, sources=(ip_network("0.0.0.0/0"),)),
-        *crowd(200, destinations=(ip_network("::/0"),)),
+        *crowd(400, sources=(ip_network("0.0.0.0/0"),)),
+        *crowd(400, destinations=(ip_network("::/0"),)),
     ]
-    assert compile_policy(Policy(tuple(members))).sizes.longest == 200
+    assert compile_policy(Policy(tuple(members))).sizes.longest == 400
 
 
 def test_crowds_at_different_ports_do_not_add_up() -> None:
     def of_side(side: str, port: int) -> list[Rule]:
         host = (ip_network("10.0.0.0/8"),)
-        return crowd(200, **{side: host, "ports": ((port, port),)})
+        return crowd(400, **{side: host, "ports": ((port, port),)})
 
-    assert compile_policy(Policy((*of_side("sources", 80), *of_side("destinations", 81)))).sizes.longest == 200
-    with pytest.raises(PolicyTooLargeError, match="400 rules have to be looked at over tcp/80"):
+    assert compile_policy(Policy((*of_side("sources", 80), *of_side("destinations", 81)))).sizes.longest == 400
+    with pytest.raises(PolicyTooLargeError, match="800 rules have to be looked at over tcp/80"):
         compile_policy(Policy((*of_side("sources", 80), *of_side("destinations", 80))))
 
 
 def test_crowds_at_more_ports_than_are_looked_at_together() -> None:
-    # Of each of a thousand ports 200 by source and 200 by destination, but never of the same one, then once.
+    # Of each of a thousand ports 400 by source and 400 by destination, but never of the same one, then once.
     def of_side(side: str, ports: tuple[int, ...]) -> list[Rule]:
         host = (ip_network("10.0.0.0/8"),)
-        return crowd(200, **{side: host, "ports": tuple((port, port) for port in ports)})
+        return crowd(400, **{side: host, "ports": tuple((port, port) for port in ports)})
 
     even, odd = tuple(range(0, 2000, 2)), tuple(range(1, 2000, 2))
     policy = Policy((*of_side("sources", even), *of_side("destinations", odd)))
-    assert compile_policy(policy).sizes.longest == 200
-    with pytest.raises(PolicyTooLargeError, match="400 rules have to be looked at over tcp/776"):
+    assert compile_policy(policy).sizes.longest == 400
+    with pytest.raises(PolicyTooLargeError, match="800 rules have to be looked at over tcp/776"):
         compile_policy(Policy((*of_side("sources", even), *of_side("destinations", (*odd, 776)))))
 
 
@@ -435,10 +430,10 @@ def test_rules_that_meet_inside_nested_prefixes_count(outer: str) -> None:
     around = (ip_network(outer),) if outer else ()
     host = (ip_network("10.1.1.1/32"),)
     for side in ("sources", "destinations"):
-        members = [*crowd(129, **{side: around}), *crowd(128, **{side: host})]
-        with pytest.raises(PolicyTooLargeError, match="257 rules"):
+        members = [*crowd(257, **{side: around}), *crowd(256, **{side: host})]
+        with pytest.raises(PolicyTooLargeError, match="513 rules"):
             compile_policy(Policy(tuple(members)))
-        elsewhere = [*crowd(129, **{side: around}), *crowd(128, **{side: (ip_network("fd00::1/128"),)})]
+        elsewhere = [*crowd(257, **{side: around}), *crowd(256, **{side: (ip_network("fd00::1/128"),)})]
         if outer:
             compile_policy(Policy(tuple(elsewhere)))
 
@@ -457,7 +452,7 @@ def test_a_class_of_many_trees_has_one_of_them_all() -> None:
 
 
 def test_what_cannot_be_told_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    members = [*crowd(200, sources=hosts(1)[0]), *crowd(200, destinations=hosts(1)[0], ports=((80, 80),))]
+    members = [*crowd(400, sources=hosts(1)[0]), *crowd(400, destinations=hosts(1)[0], ports=((80, 80),))]
     monkeypatch.setattr(compile, "MAX_WORK", 1)
-    with pytest.raises(PolicyTooLargeError, match="cannot be told whether no more than 256 of them meet"):
+    with pytest.raises(PolicyTooLargeError, match="cannot be told whether no more than 512 of them meet"):
         compile_policy(Policy(tuple(members)))

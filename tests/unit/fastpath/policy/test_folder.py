@@ -121,9 +121,9 @@ def test_limits_count_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_compiler_names_the_file_of_a_rule(tmp_path: Path) -> None:
-    rules = "".join(f"- {{id: r{n}, proto: tcp, app: http, action: allow}}\n" for n in range(257))
+    rules = "".join(f"- {{id: r{n}, proto: tcp, app: http, action: allow}}\n" for n in range(513))
     write(tmp_path, a="rules: []", b=f"rules:\n{rules}")
-    with pytest.raises(InvalidDocumentError, match=r"/b.yaml:258: rules: .* 257 rules have to"):
+    with pytest.raises(InvalidDocumentError, match=r"/b.yaml:514: rules: .* 513 rules have to"):
         compile_policy(load(tmp_path))
 
 
