@@ -21,7 +21,7 @@ from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ctypes import sizeof
+from ctypes import c_uint16, sizeof
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -29,8 +29,11 @@ from fastpath import abi
 from fastpath.abi import Index, Limit, PolicyKey
 from fastpath.document import InvalidDocumentError, Network, Problem
 from fastpath.policy.evaluate import Walk, decide
+from fastpath.policy.icmp import has_types, type_text
 from fastpath.policy.model import (
     ANY_APP,
+    ICMP,
+    ICMP6,
     TCP,
     UDP,
     Default,
@@ -49,7 +52,9 @@ MAX_TREES = Limit.POLICY_LISTS // 2
 PAGE = int(Limit.POLICY_PAGE)
 
 # Where each protocol's keys begin.
-KEY_BASE = {TCP: int(PolicyKey.TCP), UDP: int(PolicyKey.UDP)}
+KEY_BASE = {
+    TCP: int(PolicyKey.TCP), UDP: int(PolicyKey.UDP), ICMP: int(PolicyKey.ICMP), ICMP6: int(PolicyKey.ICMPV6),
+}  # fmt: skip
 KEY_OTHER = int(PolicyKey.OTHER)
 KEYS = int(PolicyKey.MAX)
 
@@ -65,7 +70,6 @@ _LANE_TOP = 0xFFFF // MAX_TREES
 
 NO_RULE = 0x7FFFFFFF
 MORE = 0x80000000
-_POLICY_WORDS = sizeof(abi.Policy) // 4
 _CLASS_WORDS = sizeof(abi.Class) // 4
 _BUCKET = 4
 _BLOCK = 8
@@ -216,7 +220,7 @@ class Tables:
 
 
 def key_of(l4: int, dport: int) -> int:
-    """Where a packet's protocol and port stand among the keys."""
+    """Where a packet's protocol and port (of ICMP type and code) stand among the keys."""
     return KEY_BASE[l4] + dport if l4 in KEY_BASE else KEY_OTHER + l4
 
 
@@ -234,10 +238,11 @@ def key_spans(rule: Rule) -> tuple[_Span, ...]:
 
 
 def key_text(key: int) -> str:
-    """A key for people: ``tcp/443``, ``gre``."""
+    """A key for people: ``tcp/443``, ``icmp/echo-request``, ``gre``."""
     for l4, base in KEY_BASE.items():
         if base <= key < base + 65536:
-            return f"{protocol_name(l4)}/{key - base}"
+            number = key - base
+            return f"{protocol_name(l4)}/{type_text(l4, number) if has_types(l4) else number}"
     return protocol_name(key - KEY_OTHER)
 
 
@@ -249,7 +254,7 @@ def compile_policy(policy: Policy) -> Tables:
     sets = _Sets()
     forest = _Forest(policy, sets)
     pages = _Pages()
-    pages.put(itertools.repeat(0, _POLICY_WORDS))
+    pages.words.frombytes(bytes(abi.Policy(ethertypes=(c_uint16 * Limit.POLICY_ETHERTYPES)(*policy.ethertypes))))
     pages.put(_rule_words(policy.default))
     for rule in policy.rules:
         pages.put(_rule_words(rule))
@@ -408,7 +413,7 @@ def _spans_of(rules: Sequence[Rule]) -> list[tuple[_Span, ...]]:
     same: dict[tuple[_Span, ...], tuple[_Span, ...]] = {}
     found = []
     for rule in rules:
-        fields = (rule.protocols, rule.ports, rule.udp_ports)
+        fields = (rule.protocols, rule.ports, rule.udp_ports, rule.icmp_types, rule.icmp6_types)
         if fields not in known:
             spans = key_spans(rule)
             known[fields] = same.setdefault(spans, spans)
