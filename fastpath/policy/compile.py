@@ -211,12 +211,11 @@ class Tables:
 
     def _value_of(self, index: int, key: int) -> int:
         words = self.words
-        while depth := index & Index.DEPTH:
+        while True:
             node = index & ~(_NODE - 1)
+            if index & Index.DEPTH == 1:
+                return words[bisect_left(words, key, node + 1, node + _LEAF) - 1 + _LEAF]
             index = words[node] + _NODE * (bisect_left(words, key, node + 1, node + _NODE) - node - 1)
-            assert index & Index.DEPTH == depth - 1
-        node = index & ~(_NODE - 1)
-        return words[bisect_left(words, key, node + 1, node + _LEAF) - 1 + _LEAF]
 
 
 def key_of(l4: int, dport: int) -> int:
@@ -505,7 +504,7 @@ class _Pages:
             words.extend((0, *own, *[_UNUSED] * (_LEAF - 1 - len(own))))
             row = values[first : first + _LEAF]
             words.extend((*row, *[0] * (_LEAF - len(row))))
-        depth = 0
+        depth = 1
         while len(firsts) > 1:
             begin, children = at, firsts
             firsts = children[::_NODE]
@@ -514,7 +513,7 @@ class _Pages:
                 own = [key - 1 for key in children[first + 1 : first + _NODE]]
                 words.extend((begin + _NODE * first | depth, *own, *[_UNUSED] * (_NODE - 1 - len(own))))
             depth += 1
-        assert depth < Index.LEVELS
+        assert depth <= Index.LEVELS
         return at | depth
 
     def _make_nodes(self, count: int) -> int:

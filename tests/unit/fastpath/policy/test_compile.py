@@ -245,7 +245,7 @@ def test_a_tree() -> None:
     assert class_of(tables, "::").by_destination == 1
     tree = tables.words[tables._class_of_address(mapped("::")) + sizeof(abi.Class) // 4]
     # Nine intervals: a leaf of eight, one more, and a node above them.
-    assert tree & abi.Index.DEPTH == 1
+    assert tree & abi.Index.DEPTH == 2
 
     def candidates_at(key: int) -> list[tuple[int, int]]:
         return list(tables._candidates(tables._value_of(tree, key)))
