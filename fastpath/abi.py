@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "5d74933259e7"
+ABI_HASH = "c44d57bc21fe"
 
 
 class Verdict(IntEnum):

@@ -292,9 +292,9 @@ enum ms_limit {
 	MS_POLICY_PAGE = 65536,	    /* words */
 	MS_POLICY_RULES = 1048575,  /* whose numbers stand in 20 bits */
 	MS_POLICY_ETHERTYPES = 16,
-	MS_APPLY_BATCH = 30,	    /* commands in one apply call */
-	MS_APPLY_OFFSET = 16,	    /* commands start behind a dummy link header */
-	MS_SCAN_BYTES = 1024,	    /* of a first payload that the kernel looks at */
+	MS_APPLY_BATCH = 30,  /* commands in one apply call */
+	MS_APPLY_OFFSET = 16, /* commands start behind a dummy link header */
+	MS_SCAN_BYTES = 1024, /* of a first payload that the kernel looks at */
 	MS_FAILSAFE_PORTS = 16,
 	MS_DRAIN_PACKETS = 256,
 	MS_FRAGMENT_PIECES = 64,  /* later fragments of one datagram */

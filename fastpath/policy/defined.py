@@ -24,7 +24,9 @@ _MAPPED = 0xFFFF << 32
 
 @dataclass(frozen=True, slots=True)
 class Defined:
-    """Names by what they stand for: addresses; protocols with the ports, or types and codes, of each, () = all or none."""
+    """Names by what they stand for: addresses; protocols with the ports (of ICMP types and codes) of each, () = all
+    or none.
+    """
 
     groups: Mapping[Ranges, str] = field(default_factory=dict)
     services: Mapping[tuple[tuple[int, Ranges], ...], str] = field(default_factory=dict)

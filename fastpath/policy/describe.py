@@ -107,7 +107,8 @@ def _attributes(rule: Rule | Default) -> dict[str, Any]:
 
 def difference(old: Policy, new: Policy) -> dict[str, Any]:
     """What `new` changes, by id: ``added``, ``removed``, ``changed`` (old and new value of each field), ``moved``
-    (the fewest rules without which the others keep their order) , ``default`` and ``ethertypes``; empty where nothing does.
+    (the fewest rules without which the others keep their order), ``default`` and ``ethertypes``; empty where nothing
+    does.
     """
     before = {rule.id: number for number, rule in enumerate(old.rules, 1)}
     after = {rule.id: number for number, rule in enumerate(new.rules, 1)}

@@ -38,8 +38,8 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A first packet, or with `app` a flow whose application protocol is known. Ports, and `icmp` (``type << 8 | code``),
-    are None where there are none.
+    """A first packet, or with `app` a flow whose application protocol is known. Ports are None where there are none, as
+    is `icmp`, ``type << 8 | code``.
     """
 
     source: _Address

@@ -278,12 +278,12 @@ class Rule:
             self.destinations.digest,
             sorted(set(self.protocols)),
             merged(self.ports) if self.udp_ports is None else (merged(self.ports), merged(self.udp_ports)),
-            (merged(self.icmp_types), merged(self.icmp6_types)),
             self.apps,
             int(self.action),
             self.flags,
             # In order: the first rule that matches decides, across the files.
             [(use.name, use.digest) for use in self.rule_files],
+            *([merged(self.icmp_types), merged(self.icmp6_types)] if self.icmp_types or self.icmp6_types else []),
         )
         return int.from_bytes(hashlib.sha256(repr(meaning).encode()).digest()[:4], "big") or 1
 

@@ -100,7 +100,9 @@ def protocols_and_ports(fields: Fields) -> Product:
     protocols = fields.some("proto", _proto)
     types = fields.some("types", lambda node: _types(node, protocols)) if carry_types(protocols) else ()
     found = Product(
-        protocols, fields.some("ports", _ports), *(tuple(each[l4] for each in types if l4 in each) for l4 in (ICMP, ICMP6))
+        protocols,
+        fields.some("ports", _ports),
+        *(tuple(each[l4] for each in types if l4 in each) for l4 in (ICMP, ICMP6)),
     )
     # A broken `proto` was reported already; what hangs on it would only repeat that.
     if protocols or "proto" not in fields:

@@ -81,11 +81,12 @@ def test_show_is_in_the_order_of_judging(gateway: Path, capsys: pytest.CaptureFi
     assert run(gateway, "show", "-o", "json", "--rule", "tls") == 0
     assert json.loads(capsys.readouterr().out) == {
         "file": str(gateway.parent / "policy.yaml"),
+        "ethertypes": [],
         "rules": [
             {
                 "number": 2, "id": "tls", "place": f"{gateway.parent}/policy.yaml:5", "description": "",
                 "priority": 1000, "from": ["10.1.0.0/16"], "to": None, "proto": ["tcp"], "ports": ["443"],
-                "app": ["tls"], "action": "allow", "rules": None, "deny_with": "reset", "log": "all",
+                "types": None, "app": ["tls"], "action": "allow", "rules": None, "deny_with": "reset", "log": "all",
                 "mode": "enforce", "on_inspector_down": "deny",
             }
         ],
@@ -106,6 +107,7 @@ def test_simulate(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "  to     10.2.0.1: in 10.2.0.0/16",
         "  proto  tcp: matches",
         "  ports  8080: in 8000-8100",
+        "  types  none: any",
         "  app    not known yet: any",
         "nearly matched:",
         f"  rule 2 tls ({file}:5): ports is 8080, wanted 443",

@@ -250,20 +250,22 @@ def test_a_tree() -> None:
     def candidates_at(key: int) -> list[tuple[int, int]]:
         return list(tables._candidates(tables._value_of(tree, key)))
 
-    udp, other = int(abi.PolicyKey.UDP), int(abi.PolicyKey.OTHER)
+    udp, icmp, other = (int(abi.PolicyKey[name]) for name in ("UDP", "ICMP", "OTHER"))
     only, dns_first, web_first, ping_first = [(4, 0)], [(2, 0)], [(1, 1), (4, 0)], [(3, 1), (4, 0)]
     assert [candidates_at(key) for key in (0, 52, 53, 54, 79)] == [only, only, dns_first, only, only]
     assert [candidates_at(key) for key in (80, 83, 84, 65535)] == [web_first, web_first, only, only]
     assert [candidates_at(udp + port) for port in (0, 53, 80, 65535)] == [only, dns_first, only, only]
-    assert [candidates_at(other + l4) for l4 in (0, ICMP, 2, 255)] == [only, ping_first, only, only]
+    assert [candidates_at(icmp + number) for number in (0, 0x0800, 65535)] == [ping_first] * 3
+    assert [candidates_at(other + l4) for l4 in (0, 2, 255)] == [only, only, only]
 
 
 def test_rules_stand_at_their_numbers() -> None:
     rule = Rule("r", Action.INSPECT, apps=HTTP, protocols=(TCP,), rule_files=FILES, reset=True)
     tables = compile_policy(Policy((rule,), Default(Action.ALLOW)))
-    value = record(tables, abi.Rule, 16)
+    first = sizeof(abi.Policy) // 4
+    value = record(tables, abi.Rule, first + 8)
     assert (value.apps, value.hash, value.action, value.flags) == (HTTP, rule.hash, Action.INSPECT, rule.flags)
-    value = record(tables, abi.Rule, 8)
+    value = record(tables, abi.Rule, first)
     assert (value.apps, value.hash, value.action, value.flags) == (ANY_APP, 0, Action.ALLOW, Default().flags)
 
 

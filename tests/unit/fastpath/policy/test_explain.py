@@ -45,6 +45,7 @@ def test_the_rule_that_decides_and_how_it_matches() -> None:
         ("to", "10.2.0.1", "10.2.0.0/16"),
         ("proto", "tcp", "tcp"),
         ("ports", "8080", "8000-8100"),
+        ("types", "none", "any"),
         ("app", "not known yet", "any"),
     ]
     assert told.later == []
@@ -98,7 +99,9 @@ def test_for_programs() -> None:
     tables = compiled()
     flow = read_flow(source="fd00::1", destination="fd00::2", proto="tcp", sport="9", port="443", app="tls")
     told = as_json(tables.policy, explain(tables, flow))
-    assert told["flow"] == {"from": "fd00::1", "to": "fd00::2", "proto": "tcp", "sport": 9, "port": 443, "app": "tls"}
+    assert told["flow"] == {
+        "from": "fd00::1", "to": "fd00::2", "proto": "tcp", "sport": 9, "port": 443, "type": None, "app": "tls",
+    }  # fmt: skip
     assert (told["verdict"], told["enforced"], told["reason"]) == ("allow", False, "protocol")
     assert told["rule"] == {"number": 3, "id": "tls", "place": "p.yaml:5"}
     assert told["conditions"][0] == {

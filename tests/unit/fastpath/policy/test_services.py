@@ -99,8 +99,11 @@ def test_problems_of_services(service: str, expected: str) -> None:
         ("service: wbe", "service: there is no service 'wbe'"),
         ("service: [web, wbe]", "service[1]: there is no service 'wbe'"),
         ("service: []", "service: the list is empty: leave the field out"),
-        ("service: web, proto: tcp", "service: stands in place of `proto` and `ports`: write it or them"),
-        ("service: web, proto: tcp, ports: 80", "service: stands in place of `proto` and `ports`: write it or them"),
+        ("service: web, proto: tcp", "service: stands in place of `proto`, `ports` and `types`: write it or them"),
+        (
+            "service: web, proto: tcp, ports: 80",
+            "service: stands in place of `proto`, `ports` and `types`: write it or them",
+        ),
         ("service: tunnel, app: http", "app: needs `proto: tcp`, `udp` or both, and no other"),
         ("service: ntp, app: http", "app: never matches over udp"),
         ("service: ntp, deny_with: reset", "deny_with: only tcp can be reset"),
