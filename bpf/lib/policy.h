@@ -206,7 +206,7 @@ MS_INLINE void look_at_lists(struct ms_walk_state *w, void *pages)
 		__u32 *page = page_at(pages, at);
 		if (!page)
 			break;
-		__u64 signature = w->signature[(w->to_lists - 1 - (__u64)n) >> 63];
+		__u64 signature = w->signature[((__u64)w->to_lists - 1 - n) >> 63];
 		__u32 found = passes(signature, (struct ms_block *)word_at(page, at, MS_BLOCK_WORDS));
 		/* No list: what lies at the beginning is none either. */
 		w->passes[n] = at ? found : 0;
