@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from fastpath.abi import Limit
 from fastpath.document import Node
+from fastpath.policy.fields import some
 
 MAX_ETHERTYPES = int(Limit.POLICY_ETHERTYPES)
 # What is below is the length of an IEEE 802.3 frame.
@@ -25,7 +26,7 @@ _OWN = {
 
 def read_ethertypes(node: Node) -> tuple[int, ...]:
     """A list of names and numbers, in order of the numbers."""
-    found = sorted({number for numbers in node.collect(_read) for number in numbers})
+    found = sorted({number for numbers in some(node, _read) for number in numbers})
     if len(found) > MAX_ETHERTYPES:
         raise node.fail(f"{len(found)} ethertypes; {MAX_ETHERTYPES} is the most")
     return tuple(found)

@@ -121,6 +121,18 @@ def test_simulate(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith(f"deny by the default ({file}), reason default\n  no rule matches\n")
 
 
+def test_simulate_icmp(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = other(gateway, "rules: [{id: clocks, proto: icmp, types: timestamp-request, action: allow}]\n")
+    ping = (*FLOW[:4], "--proto", "icmp")
+    assert run(gateway, "simulate", file, *ping) == 0
+    assert "types is echo-request, wanted icmp/timestamp-request\n" in capsys.readouterr().out
+    assert run(gateway, "simulate", file, *ping, "--type", "13/0") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("allow by rule 1 clocks ")
+    assert "  types  timestamp-request: matches\n" in out
+    assert run(gateway, "simulate", file, *FLOW, "--port", "80", "--type", "8") == 2
+
+
 @pytest.mark.parametrize(
     "argv",
     [

@@ -78,13 +78,15 @@ def rules(draw: st.DrawFn) -> Rule:
     over_ports = draw(st.booleans())
     # With ports for some of its protocols only: what a list of services comes to.
     carriers = st.sampled_from([(TCP,), (UDP,), (TCP, UDP), (ICMP, TCP), (UDP, 47, TCP)])
+    protocols = draw(carriers if over_ports else st.sampled_from([(), (TCP,), (ICMP,), (47, UDP), (0, 255)]))
     return Rule(
         "r",
         draw(st.sampled_from(Action)),
         sources=draw(networks),
         destinations=draw(networks),
-        protocols=draw(carriers if over_ports else st.sampled_from([(), (TCP,), (ICMP,), (47, UDP), (0, 255)])),
+        protocols=protocols,
         ports=draw(st.lists(ranges, max_size=3).map(tuple)) if over_ports else (),
+        icmp_types=draw(st.lists(ranges, max_size=3).map(tuple)) if ICMP in protocols else (),
         udp_ports=draw(st.none() | st.lists(ranges, max_size=3).map(tuple)) if over_ports else None,
         apps=draw(masks) if over_ports and draw(st.booleans()) else ANY_APP,
         rule_files=FILES if draw(st.booleans()) else (),
