@@ -2,7 +2,8 @@
 
 import pytest
 
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compile import Compiler, compile_policy
+from fastpath.policy.model import ICMP
 from tests.unit.fastpath.policy import policy_of, read
 
 
@@ -20,6 +21,17 @@ def test_what_they_come_to(written: str, expected: tuple[int, ...]) -> None:
     assert policy.ethertypes == expected
     words = compile_policy(policy).words[8:16].tobytes()
     assert [each for each in memoryview(words).cast("H") if each] == list(expected)
+
+
+def test_another_list_is_compiled_in_part() -> None:
+    compiler = Compiler()
+    rules = "rules: [{id: ping, proto: icmp, types: 8, action: allow}]"
+    compiler.compile(policy_of(f"ethertypes: [mpls, lldp]\n{rules}"))
+    for other in ("ethertypes: ptp\n", ""):
+        policy = policy_of(other + rules.replace("8", "13"))
+        tables = compiler.compile(policy)
+        assert tables.words[8:16] == compile_policy(policy).words[8:16]
+        assert [tables.walk(bytes(16), bytes(16), ICMP, kind << 8).rule for kind in (8, 13)] == [0, 1]
 
 
 def test_none_without() -> None:
