@@ -9,8 +9,9 @@ import pytest
 from scapy.layers.inet import IP
 from scapy.packet import Packet, Raw
 
-from fastpath.abi import Pressure, Reason
+from fastpath.abi import Pressure, Reason, SessionFlag
 from fastpath.policy.model import ICMP, ICMP6, Rule
+from slowpath.core.frame import flow_key, parse_frame
 from tests.bpf.harness import ICMP_L4, ICMPV6_L4, Flow, Kernel, judged, mapped, rule
 from tests.bpf.test_related import too_big
 
@@ -162,6 +163,27 @@ def test_errors_go_by_the_session_and_no_rule_on_types(kernel: Kernel, flow: Flo
     assert sent(kernel, too_big(flow.message(query))) == ["pass"]
     assert sent(kernel, too_big(flow.message(query, 0, 8))) == ["drop icmp_unrelated"]
     assert sent(kernel, too_big(flow.message(ECHO[flow.version][0]))) == ["drop icmp_unrelated"]
+
+
+def test_the_inspector_knows_each_by_the_same_key(kernel: Kernel, version: int) -> None:
+    flow = Flow(version)
+    kernel.policy(rule("all", "allow"))
+    replies = {ECHO[version], OTHER[version], EXTENDED[version]}
+    for query, reply in replies:
+        for back, kind in ((False, query), (True, reply)):
+            frame = flow.message(kind, 0, 0x0B0C, back=back)
+            assert kernel.send(frame).said == "pass"
+            key, a_to_b = flow_key(parse_frame(bytes(frame)))
+            ((found, session),) = kernel.live()
+            assert found == key
+            assert bool(session.flags & SessionFlag.SERVER_IS_A) == (a_to_b == back)
+        kernel.table.delete(key)
+    for kind in (5, 9, 10, 30, 139, 140, 200, 255):
+        frame = flow.message(kind, 7, 0x0B0C)
+        assert kernel.send(frame).said == "pass"
+        ((found, _),) = kernel.live()
+        assert found == flow_key(parse_frame(bytes(frame)))[0]
+        kernel.table.delete(found)
 
 
 def test_cut_short(kernel: Kernel, flow: Flow) -> None:
