@@ -145,13 +145,15 @@ def test_the_result_of_an_extended_echo(kernel: Kernel, flow: Flow) -> None:
     assert len(kernel.live()) == 1
 
 
-def test_a_full_table(kernel: Kernel, flow: Flow) -> None:
+@pytest.mark.parametrize("number", [7, 0x0800, 0x8000])
+def test_a_full_table(kernel: Kernel, flow: Flow, number: int) -> None:
     """Any reply may answer what passed without a session; a query answers nothing."""
     query, reply = ECHO[flow.version]
     kernel.policy(of_types("ping", "allow", flow.version, query, sources=sources(flow)))
     kernel.revisions.press(Pressure.FULL)
-    assert sent(kernel, flow.message(query), flow.message(reply, back=True)) == ["pass", "pass"]
-    assert sent(kernel, flow.message(query, back=True), flow.message(reply)) == ["drop default"] * 2
+    assert sent(kernel, flow.message(query, 0, number), flow.message(reply, 0, number, back=True)) == ["pass", "pass"]
+    assert sent(kernel, flow.message(query, 0, number, back=True)) == ["drop default"]
+    assert sent(kernel, flow.message(reply, 0, number)) == ["drop default"]
     assert kernel.live() == []
 
 
