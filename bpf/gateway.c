@@ -92,6 +92,10 @@ MS_INLINE int packet_in(struct __sk_buff *skb, int hook)
 				skb->mark |= cfg->mark_judged;
 			return tail(skb, &p, hook == MS_INGRESS ? MS_PROG_INGRESS : MS_PROG_EGRESS, hook, 0);
 		}
+		if (reason == MS_REASON_NOT_IP && passes_ethertype(cfg, p.ethertype)) {
+			count(MS_STAT_ETHERTYPE);
+			return MS_PASS;
+		}
 		return drop(reason, cfg->monitor);
 	}
 	if (p.kind == MS_KIND_NEIGHBOUR || (p.kind == MS_KIND_NEIGHBOUR_UNICAST && hook == MS_EGRESS)) {
@@ -202,6 +206,11 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 				possible = 1 << (s->protocol & 31);
 		}
 	}
+	/* Queries that passed a full table left no session. */
+	if (!s && p->icmp_reply && cfg->pressure != MS_PRESSURE_FULL) {
+		icmp_unasked(p);
+		return tail(skb, p, MS_PROG_JUDGE, skb->cb[0], 0);
+	}
 	return ask(skb, room, reversed, possible, MS_PROG_SETTLE);
 }
 
@@ -247,8 +256,9 @@ MS_PROGRAM(ms_settle)(struct __sk_buff *skb)
 	if (!s) {
 		/* A full table passes what is allowed without a session: then any packet may be an answer. */
 		int tcp = p->l4 == MS_IP_TCP;
+		int asks = p->icmp && !p->icmp_reply;
 		int opens = tcp ? (p->tcp_flags & (MS_TCP_SYN_BIT | MS_TCP_ACK_BIT)) == MS_TCP_SYN_BIT
-				: cfg->pressure != MS_PRESSURE_FULL;
+				: asks || cfg->pressure != MS_PRESSURE_FULL;
 		if (tcp && !opens)
 			flags |= MS_SESSION_MIDSTREAM;
 		/* The first packet seen may be the server's: would the client be allowed? */

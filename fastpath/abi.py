@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "5f7a24710ed7"
+ABI_HASH = "c44d57bc21fe"
 
 
 class Verdict(IntEnum):
@@ -214,7 +214,8 @@ class Stat(IntEnum):
     TCP_RESET = 28
     TCP_SYN = 29
     TCP_FIN = 30
-    MAX = 31
+    ETHERTYPE = 31
+    MAX = 32
 
 
 class Pressure(IntEnum):
@@ -265,6 +266,7 @@ class Limit(IntEnum):
     POLICY_LISTS = 64
     POLICY_PAGE = 65536
     POLICY_RULES = 1048575
+    POLICY_ETHERTYPES = 16
     APPLY_BATCH = 30
     APPLY_OFFSET = 16
     SCAN_BYTES = 1024
@@ -308,8 +310,10 @@ class Index(IntEnum):
 class PolicyKey(IntEnum):
     TCP = 0
     UDP = 65536
-    OTHER = 131072
-    MAX = 131328
+    ICMP = 131072
+    ICMPV6 = 196608
+    OTHER = 262144
+    MAX = 262400
 
 
 class Key(Structure):
@@ -320,7 +324,7 @@ class Key(Structure):
         ("port_b", c_uint16),
         ("l4", c_uint8),
         ("zone", c_uint8),
-        ("pad", c_uint16),
+        ("a_asks", c_uint16),
     )
 
 
@@ -376,6 +380,7 @@ class Policy(Structure):
         ("ipv4", c_uint32),
         ("ipv6", c_uint32),
         ("unused", c_uint32 * 6),
+        ("ethertypes", c_uint16 * 16),
     )
 
 

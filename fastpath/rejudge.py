@@ -20,7 +20,7 @@ from fastpath.document import Network
 from fastpath.policy.compile import Tables
 from fastpath.policy.describe import rule_id
 from fastpath.policy.evaluate import Walk
-from fastpath.policy.model import TCP, UDP
+from fastpath.policy.model import ICMP, ICMP6, TCP, UDP
 from fastpath.selection import Batch, RuleNames
 from fastpath.word import Word
 
@@ -156,7 +156,7 @@ class _Outcomes:
         self._midstream = midstream
         self._sources = _edges(network for rule in rules for network in rule.sources)
         self._destinations = _edges(network for rule in rules for network in rule.destinations)
-        spans = (span for rule in rules for l4 in (TCP, UDP) for span in rule.ports_of(l4))
+        spans = (span for rule in rules for l4 in (TCP, UDP, ICMP, ICMP6) for span in rule.ports_of(l4))
         self._ports = sorted({edge for low, high in spans for edge in (low, high + 1)})
         self._known: dict[tuple[int, ...], _Outcome] = {}
 

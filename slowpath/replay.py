@@ -23,7 +23,7 @@ from fastpath.policy.model import Policy
 from fastpath.word import Word
 from slowpath.core.flow import flow_fields
 from slowpath.core.fragments import Fragments
-from slowpath.core.frame import ACK, SYN, TCP, UDP, FrameError, Packet, checksum_ok, flow_key, parse_frame
+from slowpath.core.frame import ACK, SYN, TCP, UDP, FrameError, Packet, checksum_ok, flow_key, is_reply, parse_frame
 from slowpath.core.inspector import Inspector
 from slowpath.core.model import (
     ANY_TCP,
@@ -128,7 +128,8 @@ class _Kernel:
                 session.isn[1] = packet.seq
             return session, None
         replaced = session.id if session is not None else None
-        session = _Session(self._next, server_is_a=not a_to_b, last=self.now)
+        # Of a reply the query was sent before the capture began.
+        session = _Session(self._next, server_is_a=a_to_b == is_reply(packet), last=self.now)
         self._next += 1
         if flags == SYN:
             session.isn[0] = packet.seq

@@ -235,7 +235,8 @@ enum ms_stat {
 	MS_STAT_TCP_RESET = 28,
 	MS_STAT_TCP_SYN = 29,
 	MS_STAT_TCP_FIN = 30,
-	MS_STAT_MAX = 31,
+	MS_STAT_ETHERTYPE = 31, /* neither IP nor ARP, passed as the policy's `ethertypes` say */
+	MS_STAT_MAX = 32,
 };
 
 /* How full the session table is. */
@@ -290,9 +291,10 @@ enum ms_limit {
 	MS_POLICY_LISTS = 64,	    /* of one walk */
 	MS_POLICY_PAGE = 65536,	    /* words */
 	MS_POLICY_RULES = 1048575,  /* whose numbers stand in 20 bits */
-	MS_APPLY_BATCH = 30,	    /* commands in one apply call */
-	MS_APPLY_OFFSET = 16,	    /* commands start behind a dummy link header */
-	MS_SCAN_BYTES = 1024,	    /* of a first payload that the kernel looks at */
+	MS_POLICY_ETHERTYPES = 16,
+	MS_APPLY_BATCH = 30,  /* commands in one apply call */
+	MS_APPLY_OFFSET = 16, /* commands start behind a dummy link header */
+	MS_SCAN_BYTES = 1024, /* of a first payload that the kernel looks at */
 	MS_FAILSAFE_PORTS = 16,
 	MS_DRAIN_PACKETS = 256,
 	MS_FRAGMENT_PIECES = 64,  /* later fragments of one datagram */
@@ -320,7 +322,11 @@ enum ms_prog {
 };
 
 /* Both directions of a flow have one key: the lower (address, port) is `a`.
- * IPv4 addresses are mapped (::ffff:0:0/96). ICMP echo: both ports are the id. */
+ * IPv4 addresses are mapped (::ffff:0:0/96).
+ *
+ * ICMP: the asking endpoint's port is the identifier of a query, 0 of another message; the other's is type << 8 | code
+ * of what was asked, also where a reply is in hand. So a flow's messages are of one type and its reply, and a session
+ * is judged by what opened it, whoever of the two sends the next one. */
 struct ms_key {
 	__u8 addr_a[16];
 	__u8 addr_b[16];
@@ -328,7 +334,7 @@ struct ms_key {
 	__u16 port_b;
 	__u8 l4; /* IP protocol number */
 	__u8 zone;
-	__u16 pad;
+	__u16 a_asks; /* ICMP: 1 if `a` does, as the two ports may be the same number */
 };
 
 /* With the kernel's 48 bytes in front and the key, four cache lines: of one packet's way all fields lie in
@@ -405,6 +411,7 @@ struct ms_policy {
 	__u32 ipv4; /* index of the address */
 	__u32 ipv6; /* index of its first word */
 	__u32 unused[6];
+	__u16 ethertypes[MS_POLICY_ETHERTYPES]; /* that pass, 0 = none */
 };
 
 struct ms_rule {
@@ -444,8 +451,10 @@ enum ms_index {
 enum ms_policy_key {
 	MS_KEY_TCP = 0, /* + port */
 	MS_KEY_UDP = 65536,
-	MS_KEY_OTHER = 131072, /* + IP protocol */
-	MS_KEY_MAX = 131328,
+	MS_KEY_ICMP = 131072, /* + type << 8 | code */
+	MS_KEY_ICMPV6 = 196608,
+	MS_KEY_OTHER = 262144, /* + IP protocol */
+	MS_KEY_MAX = 262400,
 };
 
 struct ms_config {

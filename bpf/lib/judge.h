@@ -29,9 +29,10 @@ MS_INLINE int to_host(struct __sk_buff *skb, struct ms_packet *p)
 MS_INLINE int ask(struct __sk_buff *skb, struct ms_scratch *room, int reversed, __u32 possible, int answer)
 {
 	struct ms_packet *p = &room->packet;
+	__u16 port = reversed ? p->sport : p->icmp_reply ? p->icmp : p->dport;
 
 	policy_ask(&room->walk, reversed ? packet_dst(p) : packet_src(p), reversed ? packet_src(p) : packet_dst(p),
-		   p->l4, ms_be16(reversed ? p->sport : p->dport), possible);
+		   p->l4, ms_be16(port), possible);
 	room->reversed = reversed;
 	room->answer = answer;
 	progs_call(skb, MS_PROG_POLICY);

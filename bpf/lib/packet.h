@@ -38,11 +38,14 @@ struct ms_packet {
 	__u8 version; /* 4 or 6 */
 	__u8 first_fragment;
 	__u8 kind;
-	__u8 icmp_type;
+	__u8 icmp_reply; /* the ports and the key are its query's */
 	__u8 hop_limit;
 	__u16 window; /* as it stands in the header, host order */
+	__u16 icmp;   /* its own type << 8 | code, network order */
 	__u8 more_fragments;
-	__u8 pad[3];
+	__u8 pad;
+	__u16 ethertype; /* behind the tags, host order */
+	__u16 pad2;
 };
 
 /* TCP options that a gateway looks at. */
@@ -85,7 +88,7 @@ struct ms_icmp {
 	__u8 type;
 	__u8 code;
 	__be16 check;
-	__be16 id; /* echo */
+	__be16 id; /* of a query */
 	__be16 sequence;
 };
 
@@ -122,7 +125,7 @@ MS_INLINE int make_key(struct ms_key *key, const __u8 *src, const __u8 *dst, __u
 	key->port_b = lower ? dport : sport;
 	key->l4 = l4;
 	key->zone = 0;
-	key->pad = 0;
+	key->a_asks = 0;
 	return lower;
 }
 
@@ -152,9 +155,35 @@ MS_INLINE int icmp_is_error(__u8 l4, __u8 type)
 	return type >= 1 && type <= 4;
 }
 
-MS_INLINE int icmp_is_echo(__u8 l4, __u8 type)
+/* Queries with an identifier that comes back with the reply: echo, timestamp, information, address mask, extended echo
+ * (RFC 792, RFC 950, RFC 8335); those of ICMPv6, less 128: echo, home agents, mobile prefixes, extended echo (RFC 4443,
+ * RFC 6275). The type of the reply is the next one, but for echo, where it is 0. */
+#define MS_ICMP_QUERIES (1ULL << 8 | 1ULL << 13 | 1ULL << 15 | 1ULL << 17 | 1ULL << 42)
+#define MS_ICMP_REPLIES (1ULL << 0 | 1ULL << 14 | 1ULL << 16 | 1ULL << 18 | 1ULL << 43)
+#define MS_ICMPV6_QUERIES (1ULL << 0 | 1ULL << 16 | 1ULL << 18 | 1ULL << 32)
+#define MS_ICMPV6_REPLIES (MS_ICMPV6_QUERIES << 1)
+
+/* Ports of a message from its sender to its receiver, as struct ms_key says; 1 if it is a reply. */
+MS_INLINE int icmp_ports(const struct ms_icmp *icmp, __u8 l4, __u16 *sport, __u16 *dport)
 {
-	return l4 == MS_IP_ICMP ? (type == 8 || type == 0) : (type == 128 || type == 129);
+	__u8 type = icmp->type, code = icmp->code, place = l4 == MS_IP_ICMP ? type : type - 128;
+	__u64 bit = place < 64 ? 1ULL << place : 0;
+	int reply = (bit & (l4 == MS_IP_ICMP ? MS_ICMP_REPLIES : MS_ICMPV6_REPLIES)) != 0;
+	int query = (bit & (l4 == MS_IP_ICMP ? MS_ICMP_QUERIES : MS_ICMPV6_QUERIES)) != 0;
+	__u16 id = query || reply ? icmp->id : 0;
+
+	if (!reply) {
+		*sport = id;
+		*dport = ms_be16(type << 8 | code);
+		return 0;
+	}
+	/* The reply to an extended echo has its result there (RFC 8335 3). */
+	if (type == 43 || type == 161)
+		code = 0;
+	type = type ? type - 1 : 8;
+	*sport = ms_be16(type << 8 | code);
+	*dport = id;
+	return 1;
 }
 
 /*
@@ -168,6 +197,7 @@ MS_INLINE int parse_quote(struct ms_packet *p, void *data, void *end, __u32 off,
 	__u32 limit = p->l3 + p->ip_len;
 	__u16 ports[2] = {};
 	__u16 frag = 0;
+	int icmp = 0, answers = 0;
 	__u8 l4;
 
 	if (p->version == 4) {
@@ -245,12 +275,14 @@ MS_INLINE int parse_quote(struct ms_packet *p, void *data, void *end, __u32 off,
 		} else if (icmp_is_error(l4, type)) {
 			/* Nobody sends an error about an error (RFC 1122 3.2.2, RFC 4443 2.4). */
 			return MS_REASON_ICMP_QUOTE;
-		} else if (icmp_is_echo(l4, type)) {
-			ports[0] = quoted[2];
-			ports[1] = quoted[2];
+		} else {
+			answers = icmp_ports((struct ms_icmp *)quoted, l4, &ports[0], &ports[1]);
+			icmp = 1;
 		}
 	}
 	p->src_is_a = make_key(&p->key, addr.src, addr.dst, ports[0], ports[1], l4);
+	if (icmp)
+		p->key.a_asks = p->src_is_a ^ answers;
 	return 0;
 }
 
@@ -291,6 +323,7 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 		off += sizeof(*tag);
 	}
 	p->l3 = off;
+	p->ethertype = type;
 
 	if (type == MS_ETH_IP) {
 		struct iphdr *ip = data + off;
@@ -506,7 +539,6 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 			return fragmented ? MS_REASON_FRAGMENT_TINY : MS_REASON_L4_SHORT;
 		if ((void *)(icmp + 1) > end)
 			return MS_REASON_TRUNCATED;
-		p->icmp_type = icmp->type;
 		p->payload = off + sizeof(*icmp);
 		p->payload_len = rest - sizeof(*icmp);
 		if (icmp_is_error(l4, icmp->type)) {
@@ -526,14 +558,24 @@ MS_INLINE int parse(struct __sk_buff *skb, struct ms_packet *p)
 			p->kind = (first >> 24) == 0xff || (first >> 22) == 0x3fa ? MS_KIND_NEIGHBOUR
 										  : MS_KIND_NEIGHBOUR_UNICAST;
 		}
-		/* Echo and its reply are one flow, told apart by the identifier. */
-		if (icmp_is_echo(l4, icmp->type)) {
-			p->sport = icmp->id;
-			p->dport = icmp->id;
-		}
+		p->icmp = *(__u16 *)icmp;
+		p->icmp_reply = icmp_ports(icmp, l4, &p->sport, &p->dport);
 	}
 	p->src_is_a = make_key(&p->key, addr.src, addr.dst, p->sport, p->dport, l4);
+	if (l4 == MS_IP_ICMP || l4 == MS_IP_ICMPV6)
+		p->key.a_asks = p->src_is_a ^ p->icmp_reply;
 	return 0;
+}
+
+/* A reply that nobody has asked for is a message like another, and no query may share its session. */
+MS_INLINE void icmp_unasked(struct ms_packet *p)
+{
+	p->sport = p->dport;
+	p->dport = p->icmp;
+	p->icmp_reply = 0;
+	p->key.port_a = p->src_is_a ? p->sport : p->dport;
+	p->key.port_b = p->src_is_a ? p->dport : p->sport;
+	p->key.a_asks = p->src_is_a;
 }
 
 /* Address pointers out of the key, which outlives the packet's data. */

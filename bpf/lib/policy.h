@@ -20,6 +20,7 @@
 #define MS_POLICY_TURNS (MS_POLICY_CANDIDATES + MS_POLICY_CANDIDATES / 8 + MS_POLICY_LISTS)
 #define MS_BLOCK_WORDS (sizeof(struct ms_block) / 4)
 #define MS_CLASS_WORDS (sizeof(struct ms_class) / 4)
+#define MS_POLICY_WORDS (sizeof(struct ms_policy) / 4)
 #define MS_RULE_WORDS (sizeof(struct ms_rule) / 4)
 
 MS_INLINE __u32 all_protocols(__u8 l4)
@@ -61,7 +62,7 @@ MS_INLINE __u32 *word_at(__u32 *page, __u32 location, __u32 align)
 
 MS_INLINE struct ms_rule *rule_at(void *pages, __u32 number)
 {
-	__u32 location = (number + 1) * MS_RULE_WORDS;
+	__u32 location = MS_POLICY_WORDS + number * MS_RULE_WORDS;
 	__u32 *page = page_at(pages, location);
 	return page ? (struct ms_rule *)word_at(page, location, MS_RULE_WORDS) : 0;
 }
@@ -205,7 +206,7 @@ MS_INLINE void look_at_lists(struct ms_walk_state *w, void *pages)
 		__u32 *page = page_at(pages, at);
 		if (!page)
 			break;
-		__u64 signature = w->signature[(w->to_lists - 1 - (__u64)n) >> 63];
+		__u64 signature = w->signature[((__u64)w->to_lists - 1 - n) >> 63];
 		__u32 found = passes(signature, (struct ms_block *)word_at(page, at, MS_BLOCK_WORDS));
 		/* No list: what lies at the beginning is none either. */
 		w->passes[n] = at ? found : 0;
@@ -213,7 +214,19 @@ MS_INLINE void look_at_lists(struct ms_walk_state *w, void *pages)
 	}
 }
 
-/* What the walk is about: a packet from `src` to `dst`, `dport` in host order, that may belong to these protocols. */
+MS_INLINE __u32 policy_key(__u8 l4, __u32 dport)
+{
+	if (l4 == MS_IP_TCP)
+		return MS_KEY_TCP + dport;
+	if (l4 == MS_IP_UDP)
+		return MS_KEY_UDP + dport;
+	if (l4 == MS_IP_ICMP)
+		return MS_KEY_ICMP + dport;
+	return l4 == MS_IP_ICMPV6 ? MS_KEY_ICMPV6 + dport : MS_KEY_OTHER + l4;
+}
+
+/* What the walk is about: a packet from `src` to `dst`, `dport` in host order (of ICMP type and code, as in struct
+ * ms_key), that may belong to these protocols. */
 MS_INLINE void policy_ask(struct ms_walk_state *w, const __u8 *src, const __u8 *dst, __u8 l4, __u32 dport,
 			  __u32 possible)
 {
@@ -225,7 +238,7 @@ MS_INLINE void policy_ask(struct ms_walk_state *w, const __u8 *src, const __u8 *
 		w->address[MS_TO_SERVER][n] = ms_be32(words[n]);
 		w->address[MS_TO_CLIENT][n] = ms_be32(words[4 + n]);
 	}
-	w->key = l4 == MS_IP_TCP ? MS_KEY_TCP + dport : l4 == MS_IP_UDP ? MS_KEY_UDP + dport : MS_KEY_OTHER + l4;
+	w->key = policy_key(l4, dport);
 	int known = (possible & (possible - 1)) == 0;
 	w->possible = possible;
 	w->by_protocol = known && (l4 == MS_IP_TCP || l4 == MS_IP_UDP);
@@ -356,6 +369,25 @@ MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct
 	out->word = make_word(verdict, reason == MS_REASON_PROTOCOL ? MS_SCOPE_CONNECTION : MS_SCOPE_NONE, out->flags,
 			      reason, hit, revision);
 	return 0;
+}
+
+/* Whether frames of an ethertype that is no IP pass. */
+MS_INLINE int passes_ethertype(struct ms_config *cfg, __u16 ethertype)
+{
+	__u32 revision = cfg->revision;
+	void *pages = revision ? pol_page_slot(revision & 1) : 0;
+	struct ms_policy *policy = pages ? (struct ms_policy *)page_at(pages, 0) : 0;
+	__u64 found = 0;
+
+	if (!policy)
+		return 0;
+#pragma unroll
+	for (int n = 0; n < MS_POLICY_ETHERTYPES; n++) {
+		__u64 difference = policy->ethertypes[n] ^ ethertype;
+		ms_opaque(difference);
+		found |= difference - 1;
+	}
+	return found >> 63;
 }
 
 #endif

@@ -84,7 +84,7 @@ MS_INLINE int predict(struct __sk_buff *skb, struct ms_key *key, struct ms_packe
 	key->port_b = lower ? tcp->dest : tcp->source;
 	key->l4 = p->l4;
 	key->zone = 0;
-	key->pad = 0;
+	key->a_asks = 0;
 	p->src_is_a = lower;
 	p->l3 = ETH_HLEN;
 	p->segments = skb->gso_segs ?: 1;

@@ -1,4 +1,4 @@
-"""Flows as JSON Lines of `from, to, proto, sport, port, app`."""
+"""Flows as JSON Lines of `from, to, proto, sport, port, type, app`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastpath.lines import read_lines
 from fastpath.policy.explain import Flow, read_flow
 
 MAX_LINE = 64 * 1024
-FIELDS = ("from", "to", "proto", "sport", "port", "app")
+FIELDS = ("from", "to", "proto", "sport", "port", "type", "app")
 
 
 def read_flows(stream: IO[bytes]) -> Iterator[Flow | ValueError]:
@@ -26,7 +26,7 @@ def flow_of(given: Mapping[str, Any]) -> Flow:
     """A flow of its fields' texts, None where there is none. ValueError says what is wrong with it."""
     return read_flow(
         source=given["from"], destination=given["to"], proto=given["proto"], sport=given["sport"],
-        port=given["port"], app=given["app"],
+        port=given["port"], kind=given["type"], app=given["app"],
     )  # fmt: skip
 
 
@@ -51,9 +51,9 @@ def _read_line(line: bytes) -> Flow:
         if value is None and name in {"from", "to", "proto"}:
             raise ValueError(f"missing {name}")
         # Not isinstance: true is no port.
-        if type(value) is int and name in {"proto", "sport", "port"}:
+        if type(value) is int and name in {"proto", "sport", "port", "type"}:
             given[name] = str(value)
-        elif value is not None and not (isinstance(value, str) and name in {"from", "to", "proto", "app"}):
+        elif value is not None and not (isinstance(value, str) and name in {"from", "to", "proto", "type", "app"}):
             raise ValueError(f"{name}: expected {'a number' if name in {'sport', 'port'} else 'text'}")
     return flow_of(given)
 

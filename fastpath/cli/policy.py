@@ -14,6 +14,7 @@ from fastpath.config import Config
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.policy.compile import Tables, compile_policy
 from fastpath.policy.describe import default_fields, difference, fields, named, place, rule_id
+from fastpath.policy.ethertypes import ethertype_texts
 from fastpath.policy.explain import Condition, Flow, as_json, explain
 from fastpath.policy.model import DEFAULT_ID, Policy
 from fastpath.policy.read import load_policy
@@ -52,6 +53,7 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--proto", metavar="NAME", help="tcp, udp, icmp ... or an IP protocol number")
     group.add_argument("--sport", metavar="PORT", help="client's port; no rule asks for it")
     group.add_argument("--port", metavar="PORT", help="server's port, with tcp and udp")
+    group.add_argument("--type", metavar="TYPE", help="type, or type/code, of icmp and icmp6 (default: echo-request)")
     group.add_argument("--app", metavar="NAME", help="application protocol (default: not known yet)")
     parser.add_argument(
         "--flows", metavar="FILE", help=f"many flows, a JSON object a line with {', '.join(FIELDS)}; - is stdin"
@@ -126,9 +128,12 @@ def show(config: Config, options: argparse.Namespace) -> int:
             raise CommandError(f"{policy.file}: there is no rule {options.rule!r}")
     rows = [_rule_row(policy, number) for number in numbers]
     if options.output == "json":
-        _write([json.dumps({"file": policy.file, "rules": rows}, indent=2)])
+        ethertypes = ethertype_texts(policy.ethertypes)
+        _write([json.dumps({"file": policy.file, "ethertypes": ethertypes, "rules": rows}, indent=2)])
     else:
         _write(_table(rows))
+        if policy.ethertypes:
+            _write([f"ethertypes that pass: {', '.join(ethertype_texts(policy.ethertypes))}"])
     return ExitStatus.OK
 
 
@@ -137,8 +142,8 @@ def _rule_row(policy: Policy, number: int) -> dict[str, Any]:
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    titles = ("NO", "ID", "PRIORITY", "FROM", "TO", "PROTO", "PORTS", "APP", "ACTION", "RULES", "ATTRIBUTES")
-    columns = ("priority", "from", "to", "proto", "ports", "app", "action", "rules")
+    titles = ("NO", "ID", "PRIORITY", "FROM", "TO", "PROTO", "PORTS", "TYPES", "APP", "ACTION", "RULES", "ATTRIBUTES")
+    columns = ("priority", "from", "to", "proto", "ports", "types", "app", "action", "rules")
     lines: list[tuple[str, ...]] = [titles]
     for row in rows:
         values = [str(row["number"]) if row["id"] != DEFAULT_ID else "-", row["id"]]
@@ -266,6 +271,8 @@ def _differences(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"moved rule {escape(rule['id'], WIDTH)}: {rule['old']} -> {rule['new']}"
     if result["default"]:
         yield f"changed the default: {_changes(result['default'])}"
+    if result["ethertypes"]:
+        yield f"changed {_changes(result['ethertypes'])}"
 
 
 def _changes(changed: Mapping[str, Mapping[str, Any]]) -> str:

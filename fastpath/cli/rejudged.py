@@ -9,6 +9,7 @@ from fastpath.abi import Protocol
 from fastpath.config import Config
 from fastpath.gateway import open_map
 from fastpath.policy.compile import Tables
+from fastpath.policy.icmp import has_types, type_text
 from fastpath.policy.model import TCP, UDP
 from fastpath.rejudge import Alike, Change, Effect, Rejudged, Sum, rejudge, tally
 from fastpath.selection import RuleNames, address, batches, l4_name
@@ -50,6 +51,7 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"    and {len(change['rules']) - SHOWN} more"
         for each in change["examples"]:
             port = "" if each["port"] is None else f" port {each['port']}"
+            port += "" if each["type"] is None else f" {each['type']}"
             app = "" if each["app"] is None else f" {each['app']}"
             yield f"    such as {each['from']} > {each['to']} {each['proto']}{port}{app}: {_amount(each)}"
 
@@ -71,6 +73,7 @@ def _example(alike: Alike) -> dict[str, Any]:
         "to": address(int.from_bytes(alike.server, "big")),
         "proto": l4_name(alike.l4),
         "port": alike.dport if alike.l4 in {TCP, UDP} else None,
+        "type": type_text(alike.l4, alike.dport) if has_types(alike.l4) else None,
         "app": Protocol(alike.protocol).name.lower() if alike.protocol else None,
         "sessions": alike.sessions,
         "bytes": alike.bytes,

@@ -22,6 +22,8 @@ from fastpath.config import Config
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.filters import add_filters
 from fastpath.gateway import open_map, pins_of
+from fastpath.policy.icmp import has_types, type_text
+from fastpath.policy.model import PROTOCOL_NUMBERS
 from fastpath.resets import Resetter
 from fastpath.selection import GROUPS, ORDERS, Batch, RuleNames, address, batches, flags, l4_name, select
 from fastpath.text import escape
@@ -231,7 +233,7 @@ def _compact(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         state = f" {'/'.join(row['tcp'])}" if row["tcp"] else ""
         yield (
-            f"{row['l4']} {_end(row['src'], row['sport'])} > {_end(row['dst'], row['dport'])} {row['protocol']} "
+            f"{row['l4']} {_end(row['src'], row['sport'])} > {_end(row['dst'], _dport(row))} {row['protocol']} "
             f"{row['verdict']} {row['reason']} {_rule(row)}{state} {sum(row['packets'])} pkts {sum(row['bytes'])} B "
             f"{row['age']:.1f}s {row['session']:#x}"
         )
@@ -246,7 +248,7 @@ def _table(rows: Iterable[Row]) -> Iterator[str]:
         yield line.format(
             row["l4"],
             f"{row['src']} {row['sport']}",
-            f"{row['dst']} {row['dport']}",
+            f"{row['dst']} {_dport(row)}",
             row["protocol"],
             row["verdict"],
             row["reason"],
@@ -262,7 +264,13 @@ def _table(rows: Iterable[Row]) -> Iterator[str]:
 _FORMATS = {"json": _json, "compact": _compact, "table": _table}
 
 
-def _end(host: str, port: int) -> str:
+def _dport(row: Row) -> str:
+    """Of ICMP type and code."""
+    l4 = PROTOCOL_NUMBERS.get(row["l4"], 0)
+    return type_text(l4, row["dport"]) if has_types(l4) else str(row["dport"])
+
+
+def _end(host: str, port: int | str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

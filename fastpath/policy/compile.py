@@ -30,8 +30,11 @@ from fastpath import abi
 from fastpath.abi import Index, Limit, PolicyKey
 from fastpath.document import InvalidDocumentError, Network, Problem
 from fastpath.policy.evaluate import Walk, decide
+from fastpath.policy.icmp import has_types, type_text
 from fastpath.policy.model import (
     ANY_APP,
+    ICMP,
+    ICMP6,
     TCP,
     UDP,
     Default,
@@ -50,7 +53,9 @@ MAX_TREES = Limit.POLICY_LISTS // 2
 PAGE = int(Limit.POLICY_PAGE)
 
 # Where each protocol's keys begin.
-KEY_BASE = {TCP: int(PolicyKey.TCP), UDP: int(PolicyKey.UDP)}
+KEY_BASE = {
+    TCP: int(PolicyKey.TCP), UDP: int(PolicyKey.UDP), ICMP: int(PolicyKey.ICMP), ICMP6: int(PolicyKey.ICMPV6),
+}  # fmt: skip
 KEY_OTHER = int(PolicyKey.OTHER)
 KEYS = int(PolicyKey.MAX)
 
@@ -70,6 +75,7 @@ MORE = 0x80000000
 MAX_CHANGES = 100
 
 _POLICY_WORDS = sizeof(abi.Policy) // 4
+_ETHERTYPES = abi.Policy.ethertypes.offset // 4
 _RULE_WORDS = sizeof(abi.Rule) // 4
 _CLASS_WORDS = sizeof(abi.Class) // 4
 _BUCKET = 4
@@ -220,7 +226,7 @@ class Tables:
 
 
 def key_of(l4: int, dport: int) -> int:
-    """Where a packet's protocol and port stand among the keys."""
+    """Where a packet's protocol and port (of ICMP type and code) stand among the keys."""
     return KEY_BASE[l4] + dport if l4 in KEY_BASE else KEY_OTHER + l4
 
 
@@ -238,10 +244,11 @@ def key_spans(rule: Rule) -> tuple[_Span, ...]:
 
 
 def key_text(key: int) -> str:
-    """A key for people: ``tcp/443``, ``gre``."""
+    """A key for people: ``tcp/443``, ``icmp/echo-request``, ``gre``."""
     for l4, base in KEY_BASE.items():
         if base <= key < base + 65536:
-            return f"{protocol_name(l4)}/{key - base}"
+            number = key - base
+            return f"{protocol_name(l4)}/{type_text(l4, number) if has_types(l4) else number}"
     return protocol_name(key - KEY_OTHER)
 
 
@@ -292,6 +299,7 @@ class _Build:
         forest = _Forest(policy, sets)
         pages = _Pages()
         pages.put(itertools.repeat(0, _POLICY_WORDS))
+        pages.words[_ETHERTYPES:] = _ethertype_words(policy)
         pages.put(_rule_words(policy.default))
         for rule in policy.rules:
             pages.put(_rule_words(rule))
@@ -319,6 +327,7 @@ class _Build:
         if forest is None:
             return None
         pages = _Pages(self.words[:])
+        pages.words[_ETHERTYPES:_POLICY_WORDS] = _ethertype_words(policy)
         for index in (-1, *differing):
             at = _POLICY_WORDS + _RULE_WORDS * (index + 1)
             pages.words[at : at + _RULE_WORDS] = _rule_words(policy.default if index < 0 else policy.rules[index])
@@ -530,7 +539,7 @@ class _Spans:
         self._same: dict[tuple[_Span, ...], tuple[_Span, ...]] = {}
 
     def of(self, rule: Rule) -> tuple[_Span, ...]:
-        fields = (rule.protocols, rule.ports, rule.udp_ports)
+        fields = (rule.protocols, rule.ports, rule.udp_ports, rule.icmp_types, rule.icmp6_types)
         known = self._known.get(fields)
         if known is None:
             spans = key_spans(rule)
@@ -541,8 +550,8 @@ class _Spans:
 def _meaning(rule: Rule) -> object:
     """All of a rule that the tables depend on."""
     return (
-        rule.protocols, rule.ports, rule.udp_ports, rule.apps, rule.action, rule.flags, rule.hash,
-        _digest(rule.sources), _digest(rule.destinations),
+        rule.protocols, rule.ports, rule.udp_ports, rule.icmp_types, rule.icmp6_types, rule.apps, rule.action,
+        rule.flags, rule.hash, _digest(rule.sources), _digest(rule.destinations),
     )  # fmt: skip
 
 
@@ -698,6 +707,12 @@ def _buckets(sets: set[int]) -> tuple[int, int, list[int]]:
 
 def _aligned(count: int, align: int) -> int:
     return -(-count // align) * align
+
+
+def _ethertype_words(policy: Policy) -> array[int]:
+    count = int(Limit.POLICY_ETHERTYPES)
+    row = array("H", (*policy.ethertypes, *[0] * (count - len(policy.ethertypes))))
+    return array("I", row.tobytes())
 
 
 def _rule_words(rule: Rule | Default) -> array[int]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastpath.document import Network, Node, Problems
-from fastpath.policy.fields import Fields, definitions, some
+from fastpath.policy.fields import definitions, some
 from fastpath.policy.groups import MAX_GROUPS, Groups
-from fastpath.policy.model import TCP, UDP, merged
+from fastpath.policy.model import ICMP, ICMP6, TCP, UDP, merged
 from fastpath.policy.read import read_roots
-from fastpath.policy.services import MAX_SERVICES, Product, protocols_and_ports, traffic
+from fastpath.policy.services import MAX_SERVICES, product, traffic
 
 # Inclusive, sorted, none touching the next; addresses are 128-bit numbers, IPv4 mapped.
 Ranges = tuple[tuple[int, int], ...]
@@ -24,7 +24,9 @@ _MAPPED = 0xFFFF << 32
 
 @dataclass(frozen=True, slots=True)
 class Defined:
-    """Names by what they stand for: addresses; protocols with the ports of each, () = all or none."""
+    """Names by what they stand for: addresses; protocols with the ports (of ICMP types and codes) of each, () = all
+    or none.
+    """
 
     groups: Mapping[Ranges, str] = field(default_factory=dict)
     services: Mapping[tuple[tuple[int, Ranges], ...], str] = field(default_factory=dict)
@@ -58,13 +60,10 @@ def addresses(networks: Iterable[Network]) -> Ranges:
 
 
 def _meaning(node: Node) -> tuple[tuple[int, Ranges], ...]:
-    over = traffic(some(node, _product))
+    over = traffic(some(node, product))
     udp = over.ports if over.udp_ports is None else over.udp_ports
-    return tuple((l4, {TCP: over.ports, UDP: udp}.get(l4, ())) for l4 in over.protocols)
-
-
-def _product(node: Node) -> Product:
-    return protocols_and_ports(Fields(node.mapping(required=("proto",), optional=("ports",))))
+    ranges = {TCP: over.ports, UDP: udp, ICMP: over.icmp_types, ICMP6: over.icmp6_types}
+    return tuple((l4, ranges.get(l4, ())) for l4 in over.protocols)
 
 
 def _first(pairs: Iterable[tuple[T, str]]) -> dict[T, str]:

@@ -6,9 +6,13 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fastpath.policy.ethertypes import ethertype_texts
+from fastpath.policy.icmp import type_texts
 from fastpath.policy.model import (
     ANY_APP,
     DEFAULT_ID,
+    ICMP,
+    ICMP6,
     RECOGNISED,
     TCP,
     UDP,
@@ -36,6 +40,18 @@ def port_texts(rule: Rule) -> list[str]:
         return [port_text(low, high) for low, high in merged(rule.ports)]
     return [
         f"{protocol_name(l4)}/{port_text(low, high)}" for l4 in (TCP, UDP) for low, high in merged(rule.ports_of(l4))
+    ]
+
+
+def icmp_texts(rule: Rule) -> list[str]:
+    """Types and codes, each with its protocol: ``icmp/echo-request``; none where all do."""
+    if not rule.icmp_types and not rule.icmp6_types:
+        return []
+    return [
+        f"{protocol_name(l4)}/{text}"
+        for l4, types in ((ICMP, rule.icmp_types), (ICMP6, rule.icmp6_types))
+        if l4 in rule.protocols
+        for text in ([each for span in merged(types) for each in type_texts(l4, *span)] or ["any"])
     ]
 
 
@@ -67,6 +83,7 @@ def fields(rule: Rule) -> dict[str, Any]:
         "to": [str(network) for network in rule.destinations] or None,
         "proto": [protocol_name(l4) for l4 in rule.protocols] or None,
         "ports": port_texts(rule) or None,
+        "types": icmp_texts(rule) or None,
         "app": None if rule.apps == ANY_APP else app_names(rule.apps),
         "action": rule.action.name.lower(),
         "rules": [use.name for use in rule.rule_files] or None,
@@ -90,7 +107,8 @@ def _attributes(rule: Rule | Default) -> dict[str, Any]:
 
 def difference(old: Policy, new: Policy) -> dict[str, Any]:
     """What `new` changes, by id: ``added``, ``removed``, ``changed`` (old and new value of each field), ``moved``
-    (the fewest rules without which the others keep their order) and ``default``; empty where nothing does.
+    (the fewest rules without which the others keep their order), ``default`` and ``ethertypes``; empty where nothing
+    does.
     """
     before = {rule.id: number for number, rule in enumerate(old.rules, 1)}
     after = {rule.id: number for number, rule in enumerate(new.rules, 1)}
@@ -109,7 +127,12 @@ def difference(old: Policy, new: Policy) -> dict[str, Any]:
         "changed": changed,
         "moved": [{"id": each, "old": before[each], "new": after[each]} for each in kept if before[each] not in still],
         "default": _differing(default_fields(old.default), default_fields(new.default)),
+        "ethertypes": _differing(_passing(old), _passing(new)),
     }
+
+
+def _passing(policy: Policy) -> dict[str, Any]:
+    return {"ethertypes": ethertype_texts(policy.ethertypes) or None}
 
 
 def _others(numbers: Mapping[str, int], known: Mapping[str, int]) -> Iterator[int]:

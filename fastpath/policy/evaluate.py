@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from fastpath.abi import Action, Reason, RuleFlag, Scope, Verdict
 from fastpath.document import Network
-from fastpath.policy.model import TCP, UDP, Policy, Rule, all_protocols
+from fastpath.policy.model import ICMP, ICMP6, TCP, UDP, Policy, Rule, all_protocols
 from fastpath.word import Word
 
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -54,8 +54,8 @@ def evaluate(policy: Policy, src: bytes, dst: bytes, l4: int, dport: int = 0, *,
     """Judge a flow.
 
     `src` and `dst` are 16 bytes, IPv4 mapped (``::ffff:a.b.c.d``); `l4` the IP protocol number; `dport` the
-    destination port of TCP and UDP, elsewhere ignored; `possible` a mask of ``1 << Protocol``, 0 = all that
-    `l4` can carry. ValueError for addresses of another length.
+    destination port of TCP and UDP, ``type << 8 | code`` of ICMP and ICMPv6, elsewhere ignored; `possible` a mask of
+    ``1 << Protocol``, 0 = all that `l4` can carry. ValueError for addresses of another length.
     """
     source, destination = _address(src), _address(dst)
     matching = (n for n, rule in enumerate(policy.rules) if matches(rule, source, destination, l4, dport))
@@ -74,7 +74,7 @@ def matches(
         _within(source, rule.sources)
         and _within(destination, rule.destinations)
         and (not rule.protocols or l4 in rule.protocols)
-        and (l4 not in {TCP, UDP} or any(low <= dport <= high for low, high in rule.ports_of(l4)))
+        and (l4 not in {TCP, UDP, ICMP, ICMP6} or any(low <= dport <= high for low, high in rule.ports_of(l4)))
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from fastpath.abi import Protocol, RuleFlag, Verdict
 from fastpath.document import Network
 from fastpath.policy.compile import Tables
-from fastpath.policy.describe import app_names, named, port_text, port_texts
+from fastpath.policy.describe import app_names, icmp_texts, named, port_text, port_texts
 from fastpath.policy.evaluate import Walk
+from fastpath.policy.icmp import ECHO, has_types, read_type, type_text
 from fastpath.policy.model import (
     ANY_APP,
     RECOGNISED,
@@ -37,7 +38,9 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A first packet, or with `app` a flow whose application protocol is known. Ports are None where there are none."""
+    """A first packet, or with `app` a flow whose application protocol is known. Ports are None where there are none, as
+    is `icmp`, ``type << 8 | code``.
+    """
 
     source: _Address
     destination: _Address
@@ -45,6 +48,12 @@ class Flow:
     sport: int | None = None
     dport: int | None = None
     app: Protocol | None = None
+    icmp: int | None = None
+
+    @property
+    def number(self) -> int:
+        """Where it goes to, as the walks take it: port, or type and code."""
+        return self.icmp or self.dport or 0
 
     @property
     def possible(self) -> int:
@@ -99,9 +108,10 @@ def read_flow(
     proto: str,
     sport: str | None = None,
     port: str | None = None,
+    kind: str | None = None,
     app: str | None = None,
 ) -> Flow:
-    """A flow of its texts. ValueError says what is wrong with it."""
+    """A flow of its texts; `kind` is ICMP's type, and code unless it is 0. ValueError says what is wrong with it."""
     ends = (_address("from", source), _address("to", destination))
     if ends[0].version != ends[1].version:
         raise ValueError(f"from and to are of two address families: {ends[0]} and {ends[1]}")
@@ -113,13 +123,15 @@ def read_flow(
                 raise ValueError(f"{name}: {protocol_name(l4)} has no ports")
     elif ports[1] is None:
         raise ValueError(f"port is missing: {protocol_name(l4)} has ports")
-    return Flow(*ends, l4, *ports, None if app is None else _app(app, l4))
+    if kind is not None and not has_types(l4):
+        raise ValueError(f"type: {protocol_name(l4)} has no types; only icmp and icmp6 do")
+    return Flow(*ends, l4, *ports, None if app is None else _app(app, l4), _icmp(kind, l4))
 
 
 def explain(tables: Tables, flow: Flow) -> Explanation:
     """Judge a flow and say why."""
     policy = tables.policy
-    where = (_packed(flow.source), _packed(flow.destination), flow.l4, flow.dport or 0)
+    where = (_packed(flow.source), _packed(flow.destination), flow.l4, flow.number)
     walk = tables.walk(*where, possible=flow.possible)
     later: dict[tuple[Verdict, int], Outcome] = {}
     if flow.app is None and flow.l4 in {TCP, UDP}:
@@ -161,6 +173,12 @@ def conditions(rule: Rule, flow: Flow) -> list[Condition]:
             _met_port(rule, flow),
         ),
         Condition(
+            "types",
+            icmp_texts(rule) or None,
+            "none" if flow.icmp is None else type_text(flow.l4, flow.icmp),
+            _met_type(rule, flow),
+        ),
+        Condition(
             "app",
             None if rule.apps == ANY_APP else app_names(rule.apps),
             "not known yet" if flow.app is None else flow.app.name.lower(),
@@ -179,6 +197,20 @@ def _met_port(rule: Rule, flow: Flow) -> str | None:
     return next((port_text(*each) for each in within), None)
 
 
+def _met_type(rule: Rule, flow: Flow) -> str | None:
+    if not rule.icmp_types and not rule.icmp6_types:
+        return "any"
+    if flow.icmp is None:
+        return "any" if flow.l4 in rule.protocols else None
+    if flow.l4 not in rule.protocols:
+        return None
+    spans = rule.ports_of(flow.l4)
+    if spans == ((0, 65535),):
+        return "any"
+    met = any(low <= flow.icmp <= high for low, high in spans)
+    return type_text(flow.l4, flow.icmp) if met else None
+
+
 def as_json(policy: Policy, explanation: Explanation) -> dict[str, Any]:
     """The same for programs."""
     flow = explanation.flow
@@ -189,6 +221,7 @@ def as_json(policy: Policy, explanation: Explanation) -> dict[str, Any]:
             "proto": protocol_name(flow.l4),
             "sport": flow.sport,
             "port": flow.dport,
+            "type": None if flow.icmp is None else type_text(flow.l4, flow.icmp),
             "app": flow.app.name.lower() if flow.app is not None else None,
         },
         **_judged(policy, explanation.walk),
@@ -247,6 +280,16 @@ def _port(name: str, text: str | None) -> int | None:
     if not _NUMBER.fullmatch(text) or int(text) > 65535:
         raise ValueError(f"{name}: {text[:60]!r} is not a port, 0..65535")
     return int(text)
+
+
+def _icmp(text: str | None, l4: int) -> int | None:
+    if not has_types(l4):
+        return None
+    try:
+        # Of a type all codes: the first is 0.
+        return read_type(ECHO if text is None else text, l4)[0]
+    except ValueError as error:
+        raise ValueError(f"type: {error}") from None
 
 
 def _app(text: str, l4: int) -> Protocol:

@@ -197,7 +197,8 @@ class Rule:
     """One rule. An empty tuple means "any"; conditions of different fields must all hold.
 
     `protocols` are IP protocol numbers; `ports` are destination ports of TCP and UDP, inclusive ranges, and do not
-    concern the others; `udp_ports` are UDP's where they differ from TCP's. `apps` is a mask of ``1 << Protocol``.
+    concern the others; `udp_ports` are UDP's where they differ from TCP's. `icmp_types` and `icmp6_types` are inclusive
+    ranges of ``type << 8 | code``. `apps` is a mask of ``1 << Protocol``.
     Networks may be given as a tuple; they are without host bits, and none lies within ::ffff:0:0/96.
     `line` of `file` is its place, 1-based, 0 = unknown.
     """
@@ -209,6 +210,8 @@ class Rule:
     protocols: tuple[int, ...] = ()
     ports: tuple[tuple[int, int], ...] = ()
     udp_ports: tuple[tuple[int, int], ...] | None = None
+    icmp_types: tuple[tuple[int, int], ...] = ()
+    icmp6_types: tuple[tuple[int, int], ...] = ()
     apps: int = ANY_APP
     rule_files: tuple[RuleFileUse, ...] = ()
     reset: bool = False
@@ -235,8 +238,13 @@ class Rule:
         return moved
 
     def ports_of(self, l4: int) -> tuple[tuple[int, int], ...]:
-        """Destination ports over TCP or UDP, inclusive ranges; all of them where the rule names none."""
-        ports = self.udp_ports if l4 == UDP and self.udp_ports is not None else self.ports
+        """Destination ports over TCP or UDP, ``type << 8 | code`` over ICMP and ICMPv6, inclusive ranges; all of them
+        where the rule names none.
+        """
+        if l4 in {ICMP, ICMP6}:
+            ports = self.icmp_types if l4 == ICMP else self.icmp6_types
+        else:
+            ports = self.udp_ports if l4 == UDP and self.udp_ports is not None else self.ports
         return ports or ((0, 65535),)
 
     @property
@@ -275,6 +283,7 @@ class Rule:
             self.flags,
             # In order: the first rule that matches decides, across the files.
             [(use.name, use.digest) for use in self.rule_files],
+            *([merged(self.icmp_types), merged(self.icmp6_types)] if self.icmp_types or self.icmp6_types else []),
         )
         return int.from_bytes(hashlib.sha256(repr(meaning).encode()).digest()[:4], "big") or 1
 
@@ -297,12 +306,13 @@ class Default:
 @dataclass(frozen=True)
 class Policy:
     """Rules, the first to match first. Given in any order; equal priorities keep the order given.
-    `file` may be a folder of files.
+    `file` may be a folder of files. `ethertypes` are those of frames neither IP nor ARP that pass.
     """
 
     rules: tuple[Rule, ...] = ()
     default: Default = Default()
     file: str = ""
+    ethertypes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(sorted(self.rules, key=lambda rule: rule.priority)))

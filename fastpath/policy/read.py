@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fastpath.abi import Action, Protocol
 from fastpath.document import Node, Problem, Problems, compose, decode, without_collector
+from fastpath.policy.ethertypes import read_ethertypes
 from fastpath.policy.fields import Fields, place
 from fastpath.policy.groups import MAX_NETWORKS, Groups
 from fastpath.policy.model import (
@@ -41,14 +42,15 @@ from fastpath.policy.source import Source, read_what_can_be
 # Digest of a rule file's contents by its name, None when there is no such file.
 RuleHash = Callable[[str], str | None]
 
-_DOCUMENT = ("default", "mode", "groups", "services", "rules")
+_DOCUMENT = ("default", "mode", "ethertypes", "groups", "services", "rules")
 _ATTRIBUTES = ("deny_with", "log", "mode")
 # Rules composed at a time.
 _AT_ONCE = 5000
 # Whatever may be a name's.
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _OPTIONAL = (
-    *("description", "priority", "from", "to", "service", "proto", "ports", "app", "rules", "on_inspector_down"),
+    *("description", "priority", "from", "to", "service", "proto", "ports", "types", "app", "rules"),
+    "on_inspector_down",
     *_ATTRIBUTES,
 )
 
@@ -71,6 +73,7 @@ class _Shared:
     services: Services
     monitor: bool
     default: Default
+    ethertypes: tuple[int, ...]
 
 
 def load_policy(path: Path, rule_hash: RuleHash) -> Policy:
@@ -165,7 +168,7 @@ class Reader:
         _check_together(rules, problems)
         if sound:
             self._last = _Read(frames, shared, kept)
-        return Policy(tuple(rule for _, rule in rules), shared.default, file)
+        return Policy(tuple(rule for _, rule in rules), shared.default, file, shared.ethertypes)
 
 
 def _shared(pieces: Mapping[str, Pieces], earlier: Groups | None, found: Problems) -> _Shared | None:
@@ -229,7 +232,8 @@ def _read_rules(
 def read_policy(root: Node, rule_hash: RuleHash) -> Policy:
     """The policy of a single document's root; problems are reported to it."""
     shared, lists = _read_frame([root], complete=True)
-    return Policy(tuple(_all_rules(lists, shared, rule_hash, root.problems)), shared.default, root.file)
+    rules = tuple(_all_rules(lists, shared, rule_hash, root.problems))
+    return Policy(rules, shared.default, root.file, shared.ethertypes)
 
 
 def _texts(path: Path, source: Source, problems: Problems) -> dict[str, str | None]:
@@ -260,7 +264,8 @@ def _whole(
     roots = _roots(files, problems)
     complete = complete and len(roots) == len(files)
     shared, lists = _read_frame(roots, complete=complete)
-    return Policy(tuple(_all_rules(lists, shared, rule_hash, problems)), shared.default, file)
+    rules = tuple(_all_rules(lists, shared, rule_hash, problems))
+    return Policy(rules, shared.default, file, shared.ethertypes)
 
 
 def _read_frame(roots: Sequence[Node], *, complete: bool, earlier: Groups | None = None) -> tuple[_Shared, list[Node]]:
@@ -268,13 +273,14 @@ def _read_frame(roots: Sequence[Node], *, complete: bool, earlier: Groups | None
     attempts = [root.attempt(lambda root: root.mapping(optional=_DOCUMENT)) for root in roots]
     files = [fields for fields in attempts if fields is not None]
     complete = complete and len(files) == len(roots)
-    top = Fields({name: node for name in ("default", "mode") for node in _only(files, name)})
+    top = Fields({name: node for name in ("default", "mode", "ethertypes") for node in _only(files, name)})
     monitor = _monitor(top, absent=False)
     shared = _Shared(
         Groups([fields["groups"] for fields in files if "groups" in fields], complete=complete, earlier=earlier),
         Services([fields["services"] for fields in files if "services" in fields], complete=complete),
         monitor,
         top.one("default", lambda node: _default(node, monitor), Default(monitor=monitor)),
+        top.one("ethertypes", read_ethertypes, ()),
     )
     lists = [fields["rules"] for fields in files if "rules" in fields]
     if complete and roots and not lists:
@@ -384,6 +390,8 @@ def _rule(node: Node, shared: _Shared, rule_hash: RuleHash) -> Rule:
         protocols=protocols,
         ports=over.ports,
         udp_ports=over.udp_ports,
+        icmp_types=over.icmp_types,
+        icmp6_types=over.icmp6_types,
         apps=sum({1 << app for app in apps}) if apps else ANY_APP,
         rule_files=fields.some("rules", lambda value: _rule_file(value, rule_hash)),
         # Also of an allow rule: an exception may deny its flows.
@@ -406,9 +414,9 @@ def _rule(node: Node, shared: _Shared, rule_hash: RuleHash) -> Rule:
 def _traffic(fields: Fields, services: Services) -> Traffic:
     if "service" not in fields:
         product = protocols_and_ports(fields)
-        return Traffic(product.protocols, product.ports)
-    if "proto" in fields or "ports" in fields:
-        fields.report("service", "stands in place of `proto` and `ports`: write it or them")
+        return Traffic(product.protocols, product.ports, None, product.icmp_types, product.icmp6_types)
+    if "proto" in fields or "ports" in fields or "types" in fields:
+        fields.report("service", "stands in place of `proto`, `ports` and `types`: write it or them")
     return services.traffic(fields.some("service", services.name))
 
 

@@ -1,4 +1,4 @@
-"""Named services: IP protocols with their destination ports."""
+"""Named services: IP protocols with their destination ports, or types and codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from fastpath.document import Node
 from fastpath.policy.fields import Fields, definitions, is_name, some
-from fastpath.policy.model import TCP, UDP, merged, protocol_number
+from fastpath.policy.icmp import has_types, read_type
+from fastpath.policy.model import ICMP, ICMP6, TCP, UDP, merged, protocol_number
 
 MAX_SERVICES = 10_000
 
@@ -19,10 +20,18 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Every port of `ports` (inclusive ranges; () = any) over every protocol of `protocols`."""
+    """Every port of `ports` (inclusive ranges; () = any) over every protocol of `protocols`; of ICMP and ICMPv6 in
+    place of them `icmp_types` and `icmp6_types`, as in `Rule`.
+    """
 
     protocols: tuple[int, ...]
     ports: Ranges = ()
+    icmp_types: Ranges = ()
+    icmp6_types: Ranges = ()
+
+    def ranges(self, l4: int) -> Ranges:
+        """What it has of one of its protocols."""
+        return {ICMP: self.icmp_types, ICMP6: self.icmp6_types}.get(l4, self.ports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,8 @@ class Traffic:
     protocols: tuple[int, ...] = ()
     ports: Ranges = ()
     udp_ports: Ranges | None = None
+    icmp_types: Ranges = ()
+    icmp6_types: Ranges = ()
 
 
 class Services:
@@ -44,7 +55,7 @@ class Services:
         self._complete = complete
         self._traffic: dict[tuple[str, ...], Traffic] = {}
         self._services = {
-            name: some(node, _product, empty="a service without protocols")
+            name: some(node, product, empty="a service without protocols")
             for name, node in definitions(nodes, MAX_SERVICES).items()
         }
 
@@ -67,30 +78,39 @@ class Services:
         """What services come to together, those whose definitions have problems left out."""
         made = self._traffic.get(names)
         if made is None:
-            products = (product for name in names for product in self._services.get(name, ()))
+            products = (each for name in names for each in self._services.get(name, ()))
             made = self._traffic[names] = traffic(products)
         return made
 
 
 def traffic(products: Iterable[Product]) -> Traffic:
-    """All products together, exactly: only TCP and UDP have ports."""
+    """All products together, exactly."""
     ports: dict[int, list[tuple[int, int]]] = {}
-    for product in products:
-        for l4 in product.protocols:
-            ports.setdefault(l4, []).extend(product.ports or [(0, 65535)])
-    tcp, udp = (_any_or(merged(ports.get(l4, ()))) for l4 in (TCP, UDP))
+    for each in products:
+        for l4 in each.protocols:
+            ports.setdefault(l4, []).extend(each.ranges(l4) or [(0, 65535)])
+    tcp, udp, *types = (_any_or(merged(ports.get(l4, ()))) for l4 in (TCP, UDP, ICMP, ICMP6))
     if TCP not in ports or tcp == udp:
-        return Traffic(tuple(sorted(ports)), udp)
-    return Traffic(tuple(sorted(ports)), tcp, udp if UDP in ports else None)
+        return Traffic(tuple(sorted(ports)), udp, None, *types)
+    return Traffic(tuple(sorted(ports)), tcp, udp if UDP in ports else None, *types)
 
 
 def protocols_and_ports(fields: Fields) -> Product:
-    """Fields `proto` and `ports`."""
-    product = Product(fields.some("proto", _proto), fields.some("ports", _ports))
+    """Fields `proto`, `ports` and `types`."""
+    protocols = fields.some("proto", _proto)
+    types = fields.some("types", lambda node: _types(node, protocols)) if carry_types(protocols) else ()
+    found = Product(
+        protocols,
+        fields.some("ports", _ports),
+        *(tuple(each[l4] for each in types if l4 in each) for l4 in (ICMP, ICMP6)),
+    )
     # A broken `proto` was reported already; what hangs on it would only repeat that.
-    if "ports" in fields and (product.protocols or "proto" not in fields) and not carry_ports(product.protocols):
-        fields.report("ports", "needs `proto: tcp`, `udp` or both, and no other")
-    return product
+    if protocols or "proto" not in fields:
+        if "ports" in fields and not carry_ports(protocols):
+            fields.report("ports", "needs `proto: tcp`, `udp` or both, and no other")
+        if "types" in fields and not carry_types(protocols):
+            fields.report("types", "needs `proto: icmp`, `icmp6` or both, and no other")
+    return found
 
 
 def carry_ports(protocols: tuple[int, ...]) -> bool:
@@ -98,8 +118,14 @@ def carry_ports(protocols: tuple[int, ...]) -> bool:
     return bool(protocols) and not set(protocols) - {TCP, UDP}
 
 
-def _product(node: Node) -> Product:
-    return protocols_and_ports(Fields(node.mapping(required=("proto",), optional=("ports",))))
+def carry_types(protocols: tuple[int, ...]) -> bool:
+    """The same of types and codes."""
+    return bool(protocols) and all(map(has_types, protocols))
+
+
+def product(node: Node) -> Product:
+    """One of a service."""
+    return protocols_and_ports(Fields(node.mapping(required=("proto",), optional=("ports", "types"))))
 
 
 def _any_or(ranges: list[tuple[int, int]]) -> Ranges:
@@ -109,6 +135,15 @@ def _any_or(ranges: list[tuple[int, int]]) -> Ranges:
 def _proto(node: Node) -> int:
     try:
         return protocol_number(node.text(max_length=64))
+    except ValueError as error:
+        raise node.fail(str(error)) from None
+
+
+def _types(node: Node, protocols: tuple[int, ...]) -> dict[int, tuple[int, int]]:
+    """By protocol."""
+    text = node.text(max_length=64)
+    try:
+        return {l4: read_type(text, l4) for l4 in protocols}
     except ValueError as error:
         raise node.fail(str(error)) from None
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from fastpath.abi import Action
 from fastpath.document import Network
 from fastpath.policy.compile import KEY_BASE, KEY_OTHER, key_spans
-from fastpath.policy.model import ICMP, ICMP6, TCP, UDP, Policy, Rule, all_protocols, merged
+from fastpath.policy.model import Policy, Rule, all_protocols, merged
 
 # About a microsecond each: for one rule, and for all of them.
 RULE_WORK = 50_000
@@ -35,15 +35,13 @@ _Span = tuple[int, int]
 _Block = tuple[_Span, _Span, _Span]
 _BITS = {4: 32, 6: 128}
 
-_OTHERS = sorted({ICMP, TCP, UDP, ICMP6})
-# Stretches of the port table whose flows have the same choice of application protocols. TCP and UDP have their own
-# entries by port, so the entries of their numbers among the others stand for no flow.
+# Stretches of the port table whose flows have the same choice of application protocols. Protocols with ports, or types
+# and codes, have their own entries by these, so the entries of their numbers among the others stand for no flow.
 _STRETCHES: tuple[tuple[int, int, int], ...] = (
-    *((KEY_BASE[l4], KEY_BASE[l4] + 65535, all_protocols(l4)) for l4 in (TCP, UDP)),
-    *((KEY_OTHER + l4, KEY_OTHER + l4, all_protocols(l4)) for l4 in (ICMP, ICMP6)),
+    *((base, base + 65535, all_protocols(l4)) for l4, base in KEY_BASE.items()),
     *(
         (KEY_OTHER + before + 1, KEY_OTHER + after - 1, all_protocols(before + 1))
-        for before, after in itertools.pairwise([-1, *_OTHERS, 256])
+        for before, after in itertools.pairwise([-1, *sorted(KEY_BASE), 256])
         if before + 1 < after
     ),
 )

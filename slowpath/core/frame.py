@@ -35,7 +35,13 @@ _AUTHENTICATION: Final = 51
 _IP4 = struct.Struct("!BxHHHxB2x4s4s")
 _IP6 = struct.Struct("!IHBx16s16s")
 _TCP = struct.Struct("!HHIIBB")
-_KEY = struct.Struct("!16s16s2s2sBB2x")
+# In the machine's byte order but for the ports, as the kernel has it.
+_KEY = struct.Struct("=16s16s2s2sBBH")
+# Of replies with an identifier the types of what they answer.
+_QUERIES = {
+    ICMP: {0: 8, 14: 13, 16: 15, 18: 17, 43: 42},
+    ICMPV6: {129: 128, 145: 144, 147: 146, 161: 160},
+}
 
 
 class FrameError(Exception):
@@ -58,7 +64,7 @@ class Fragment:
 @dataclass(slots=True, eq=False)
 class Packet:
     """What the inspector needs of a frame. Addresses are 16 bytes (IPv4 mapped), ports host order;
-    ICMP echo has its id as both ports. `context` is the shell's own (interface, virtio header).
+    ICMP has ports as `struct ms_key` says. `context` is the shell's own (interface, virtio header).
     """
 
     src: bytes
@@ -214,8 +220,7 @@ def _transport(
     elif l4 in {ICMP, ICMPV6}:
         if room < 8:
             raise FrameError(Reason.TRUNCATED)
-        if frame[at] in ((8, 0) if l4 == ICMP else (128, 129)):
-            sport = dport = frame[at + 4] << 8 | frame[at + 5]
+        sport, dport = _icmp_ports(frame, at, l4)
         data = at + 8
     return Packet(
         src, dst, sport, dport, l4, vlan, seq, ack, flags, frame[data:end], data, place is not None, frame,
@@ -223,12 +228,30 @@ def _transport(
     )  # fmt: skip
 
 
+def _icmp_ports(frame: bytes, at: int, l4: int) -> tuple[int, int]:
+    """The same as `icmp_ports` in bpf/lib/packet.h."""
+    kind, code = frame[at], frame[at + 1]
+    asked = _QUERIES[l4].get(kind)
+    if asked is None:
+        identified = kind in _QUERIES[l4].values()
+        return frame[at + 4] << 8 | frame[at + 5] if identified else 0, kind << 8 | code
+    # The reply to an extended echo has its result there (RFC 8335 3).
+    return asked << 8 | (0 if asked in {42, 160} else code), frame[at + 4] << 8 | frame[at + 5]
+
+
+def is_reply(packet: Packet) -> bool:
+    """An ICMP message that answers another."""
+    return packet.l4 in _QUERIES and not packet.fragment and packet.frame[packet.l4_offset] in _QUERIES[packet.l4]
+
+
 def flow_key(packet: Packet, zone: int = 0) -> tuple[bytes, bool]:
     """`struct ms_key` of the packet's flow, and whether the packet goes from its first endpoint to its second."""
     sport, dport = packet.sport.to_bytes(2, "big"), packet.dport.to_bytes(2, "big")
-    if packet.src + sport <= packet.dst + dport:
-        return _KEY.pack(packet.src, packet.dst, sport, dport, packet.l4, zone), True
-    return _KEY.pack(packet.dst, packet.src, dport, sport, packet.l4, zone), False
+    lower = packet.src + sport <= packet.dst + dport
+    a_asks = packet.l4 in _QUERIES and not packet.fragment and lower != is_reply(packet)
+    if lower:
+        return _KEY.pack(packet.src, packet.dst, sport, dport, packet.l4, zone, a_asks), True
+    return _KEY.pack(packet.dst, packet.src, dport, sport, packet.l4, zone, a_asks), False
 
 
 def _sum(data: bytes | memoryview) -> int:

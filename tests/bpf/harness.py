@@ -135,6 +135,12 @@ class Flow:
             return self.ip(back=back) / ICMP(type=0 if back else 8, id=number)
         return self.ip(back=back) / (ICMPv6EchoReply if back else ICMPv6EchoRequest)(id=number)
 
+    def message(self, kind: int, code: int = 0, number: int = 7, *, back: bool = False) -> Packet:
+        """Any ICMP message, its identifier, if it has one, being `number`."""
+        content = struct.pack(">BBHHHQ", kind, code, 0, number, 0, 0)
+        fields = {"proto": ICMP_L4} if self.version == 4 else {"nh": ICMPV6_L4}
+        return self.ip(back=back, **fields) / Raw(content)
+
     def key(self, l4: int) -> bytes:
         """Key of the session, whichever direction."""
         ports = (0, 0) if l4 not in {TCP_L4, UDP_L4} else (self.sport, self.dport)
@@ -142,9 +148,12 @@ class Flow:
 
 
 def key(src: str, dst: str, sport: int, dport: int, l4: int) -> bytes:
-    """`ms_key` of addresses and ports in any order."""
-    ends = sorted([(mapped(src), sport), (mapped(dst), dport)])
-    return struct.pack(">16s16sHHBBH", ends[0][0], ends[1][0], ends[0][1], ends[1][1], l4, 0, 0)
+    """`ms_key` of addresses and ports in any order; of ICMP the asking end is `src`."""
+    asks = (mapped(src), sport)
+    ends = sorted([asks, (mapped(dst), dport)])
+    ports = (each.to_bytes(2, "big") for _, each in ends)
+    a_asks = l4 in {ICMP_L4, ICMPV6_L4} and ends[0] == asks
+    return struct.pack("=16s16s2s2sBBH", ends[0][0], ends[1][0], *ports, l4, 0, a_asks)
 
 
 def mapped(text: str) -> bytes:
@@ -485,9 +494,23 @@ def key_of(packet: Packet) -> bytes | None:
     for layer, l4 in ((TCP, TCP_L4), (UDP, UDP_L4)):
         if layer in packet:
             return key(network.src, network.dst, packet[layer].sport, packet[layer].dport, l4)
-    if ICMP in packet and packet[ICMP].type in {0, 8}:
-        return key(network.src, network.dst, packet[ICMP].id, packet[ICMP].id, ICMP_L4)
-    for echo in (ICMPv6EchoRequest, ICMPv6EchoReply):
-        if echo in packet:
-            return key(network.src, network.dst, packet[echo].id, packet[echo].id, ICMPV6_L4)
-    return key(network.src, network.dst, 0, 0, network.proto if IP in packet else network.nh)
+    l4 = network.proto if IP in packet else network.nh
+    if l4 in {ICMP_L4, ICMPV6_L4}:
+        return icmp_key(network.src, network.dst, bytes(network.payload), l4)
+    return key(network.src, network.dst, 0, 0, l4)
+
+
+# Of replies with an identifier the types of what they answer.
+QUERIES = {
+    ICMP_L4: {0: 8, 14: 13, 16: 15, 18: 17, 43: 42},
+    ICMPV6_L4: {129: 128, 145: 144, 147: 146, 161: 160},
+}
+
+
+def icmp_key(src: str, dst: str, message: bytes, l4: int) -> bytes:
+    """Key of a message's session; a reply is taken to have been asked for."""
+    kind, code, _, number = struct.unpack_from(">BBHH", message)
+    asked = QUERIES[l4].get(kind)
+    if asked is not None:
+        return key(dst, src, number, asked << 8 | code, l4)
+    return key(src, dst, number if kind in QUERIES[l4].values() else 0, kind << 8 | code, l4)

@@ -16,7 +16,7 @@ from scapy.packet import Raw
 from fastpath.abi import Status
 from fastpath.policy.model import Policy
 from fastpath.word import Word
-from tests.bpf.harness import ICMP_L4, ICMPV6_L4, TCP_L4, UDP_L4, Flow, Kernel, key_of
+from tests.bpf.harness import ICMP_L4, ICMPV6_L4, QUERIES, TCP_L4, UDP_L4, Flow, Kernel, key_of
 from tests.oracle import Answer, Packet, draw_document, draw_packets, judge
 from tests.oracle.meaning import Document
 from tests.oracle.product import answer, flow, load
@@ -92,9 +92,18 @@ def frame_of(packet: Packet) -> scapy.packet.Packet | None:
     if packet.proto == UDP_L4:
         return of.datagram()
     if packet.proto in {ICMP_L4, ICMPV6_L4}:
-        return of.echo() if packet.proto == (ICMP_L4 if version == 4 else ICMPV6_L4) else None
+        return message_of(of, packet)
     # Number 0 is IPv6's hop-by-hop options.
     return of.ip(**{"proto" if version == 4 else "nh": packet.proto}) / Raw(bytes(24)) if packet.proto else None
+
+
+def message_of(of: Flow, packet: Packet) -> scapy.packet.Packet | None:
+    """What rules judge: no errors, no neighbour discovery, and a reply that nobody asked for has another key."""
+    kind, code = divmod(packet.dport or 0, 256)
+    wanted = packet.proto == (ICMP_L4 if of.version == 4 else ICMPV6_L4)
+    if not wanted or kind in QUERIES[packet.proto] or (of.version == 6 and (kind < 5 or 130 <= kind <= 137)):
+        return None
+    return of.message(kind, code)
 
 
 def is_plausible(text: str) -> bool:

@@ -70,7 +70,7 @@ TO_SERVER = {
     "ipv6 no next header": LINK / IPv6(src=CLIENT[6], dst=SERVER[6], nh=59),
 }  # fmt: skip
 # The key that each of them must lead to.
-KEYS = {TCP: (40000, 80, 6), UDP: (40000, 80, 17), ICMP: (7, 7, 1), ICMPv6EchoRequest: (7, 7, 58)}
+KEYS = {TCP: (40000, 80, 6), UDP: (40000, 80, 17), ICMP: (7, 8 << 8, 1), ICMPv6EchoRequest: (7, 128 << 8, 58)}
 BARE = {"ipv4 gre": 47, "ipv6 esp": 50, "ipv6 no next header": 59}
 
 

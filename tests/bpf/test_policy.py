@@ -85,6 +85,15 @@ def test_a_thousand_rules_on_addresses(kernel: Kernel) -> None:
     check(kernel, Policy(members), [*seen, (mapped("10.4.176.1"), mapped("10.99.0.1"), 17, 53, 0)])
 
 
+def test_where_no_rule_is_filed_under_the_destination(kernel: Kernel) -> None:
+    server = ip_network("10.99.0.1/32")
+    members = tuple(
+        Rule(f"r{n}", Action.ALLOW, (ip_network(f"10.0.0.{n}/32"),), (server,), (6,), ((80, 80),)) for n in range(200)
+    )
+    seen = [(mapped(f"10.0.0.{n}"), mapped("10.99.0.1"), 6, 80, 0) for n in range(201)]
+    check(kernel, Policy(members), seen)
+
+
 def test_rules_on_real_packets(kernel: Kernel, version: int) -> None:
     clients = ip_network("10.77.1.0/24" if version == 4 else "fd77:1::/64")
     kernel.policy(

@@ -136,6 +136,13 @@ def test_icmp_has_rules_of_its_own(gateway: Gateway) -> None:
     assert [ping(gateway.lab, host) for host in (V4, V6)] == [True, False]
 
 
+@HOSTS
+def test_icmp_by_type(gateway: Gateway, host: str) -> None:
+    for types, answered in (("echo-request", True), ("[echo-reply, 13, redirect]", False), ("[8/0, 128/0]", True)):
+        use(gateway, f"rules: [{{id: r, proto: [icmp, icmp6], types: {types}, action: allow}}]\n")
+        assert ping(gateway.lab, host) == answered, types
+
+
 def test_default_allow(gateway: Gateway) -> None:
     use(gateway, "default: allow\nrules: [{id: shut, proto: tcp, ports: 7000, action: deny}]\n")
     assert [attempt(gateway.lab, port)[0] for port in (7000, 7001)] == ["refused", "open"]

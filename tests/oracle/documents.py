@@ -32,6 +32,24 @@ PORTS = (0, 1, 22, 80, 443, 1023, 8080, 32768, 65534, 65535)
 APPS = ("unknown", "http", "http2", "tls", "dns", "ssh")
 UDP_APPS = ("unknown", "dns")
 OTHERS = ("icmp", "icmp6", "gre", 47, 0, "255")
+# Side by side, the first and the last of all, and what is another number over ICMPv6.
+TYPES = (
+    "echo-request",
+    "echo-reply",
+    "redirect",
+    0,
+    "0/0",
+    8,
+    "8/0",
+    "8/1",
+    "7/255",
+    "9/0",
+    128,
+    "128/0",
+    "137/0",
+    255,
+)
+TYPES_SEEN = (0x0000, 0x0001, 0x07FF, 0x0800, 0x0801, 0x08FF, 0x0900, 0x0500, 0x8000, 0x8001, 0x8100, 0x8900, 0xFFFF)
 PRIORITIES = (None, None, None, 0, 10, 999, 1000, 1001, 65535)
 # More than one word of a set of rules, and few enough that all of them may meet in one flow.
 CROWDS = (63, 64, 65, 130, 200)
@@ -100,8 +118,10 @@ def _services(choose: random.Random, ports: Sequence[int]) -> dict[str, Any]:
 
 
 def _traffic(choose: random.Random, ports: Sequence[int]) -> dict[str, Any]:
-    if choose.randrange(4) == 3:
+    if (kind := choose.randrange(6)) == 4:
         return {"proto": choose.choice((*OTHERS, ["icmp", "tcp"], ["udp", "gre"], [*OTHERS]))}
+    if kind == 5:
+        return {"proto": choose.choice(("icmp", 58, ["icmp", "icmp6"])), "types": _some(choose, TYPES, (1, 2, 3))}
     traffic: dict[str, Any] = {"proto": choose.choice(("tcp", "tcp", "udp", ["tcp", "udp"], 6))}
     if choose.randrange(4):
         spans = [sorted(choose.choice(ports) for _ in range(2)) for _ in range(choose.choice((1, 1, 2, 3)))]
@@ -186,7 +206,10 @@ def draw_packets(choose: random.Random, document: Document, count: int) -> list[
         src = choose.choice(edges.sources(rule))
         dst = choose.choice(edges.destinations(rule, src))
         proto = choose.choice(_protocols(document, rule) or (TCP, TCP, UDP, *CARRIED, 47))
-        dport = choose.choice(edges.ports(rule if choose.randrange(4) else {})) if proto in {TCP, UDP} else None
+        if proto in {TCP, UDP}:
+            dport = choose.choice(edges.ports(rule if choose.randrange(4) else {}))
+        else:
+            dport = choose.choice(TYPES_SEEN) if proto in CARRIED else None
         likely = [app for app in (*APPS, "kafka", "quic") if app in CARRIED.get(proto, ())]
         apps = frozenset(_some(choose, likely, (0, 0, 0, 1, 1, 2, 3))) if likely else frozenset()
         found[Packet(src, dst, proto, dport, apps)] = None

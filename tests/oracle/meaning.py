@@ -18,6 +18,9 @@ Rule = Mapping[str, Any]
 TCP, UDP = 6, 17
 PROTOCOLS = {"icmp": 1, "tcp": TCP, "udp": UDP, "gre": 47, "esp": 50, "ah": 51, "icmp6": 58, "sctp": 132}
 
+# By the protocol's number.
+TYPES = {"echo-request": {1: 8, 58: 128}, "echo-reply": {1: 0, 58: 129}, "redirect": {1: 5, 58: 137}}
+
 # What a flow may turn out to be before a byte of its payload is seen.
 CARRIED = {
     TCP: frozenset(
@@ -45,8 +48,8 @@ CARRIED = {
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A flow's first packet. `dport` is TCP's or UDP's; `apps` is what the flow may still be, nothing known when
-    empty.
+    """A flow's first packet. `dport` is TCP's or UDP's, of ICMP it is 256 * type + code; `apps` is what the flow may
+    still be, nothing known when empty.
     """
 
     src: str
@@ -139,7 +142,17 @@ def _traffic(document: Document, rule: Rule) -> list[Mapping[str, Any]]:
 def _carries(traffic: Mapping[str, Any], packet: Packet) -> bool:
     if "proto" in traffic and packet.proto not in protocols(traffic):
         return False
+    if "types" in traffic:
+        return any(_is_of_type(written, packet) for written in listed(traffic["types"]))
     return "ports" not in traffic or any(low <= (packet.dport or 0) <= high for low, high in ranges(traffic))
+
+
+def _is_of_type(written: Any, packet: Packet) -> bool:
+    """``8``, ``3/4``, ``echo-request``: a type, with a code or whatever its code."""
+    kind, _, code = str(written).partition("/")
+    own_kind, own_code = divmod(packet.dport or 0, 256)
+    number = TYPES[kind][packet.proto] if kind in TYPES else int(kind)
+    return own_kind == number and (not code or own_code == int(code))
 
 
 def protocols(traffic: Mapping[str, Any]) -> list[int]:

@@ -81,11 +81,12 @@ def test_show_is_in_the_order_of_judging(gateway: Path, capsys: pytest.CaptureFi
     assert run(gateway, "show", "-o", "json", "--rule", "tls") == 0
     assert json.loads(capsys.readouterr().out) == {
         "file": str(gateway.parent / "policy.yaml"),
+        "ethertypes": [],
         "rules": [
             {
                 "number": 2, "id": "tls", "place": f"{gateway.parent}/policy.yaml:5", "description": "",
                 "priority": 1000, "from": ["10.1.0.0/16"], "to": None, "proto": ["tcp"], "ports": ["443"],
-                "app": ["tls"], "action": "allow", "rules": None, "deny_with": "reset", "log": "all",
+                "types": None, "app": ["tls"], "action": "allow", "rules": None, "deny_with": "reset", "log": "all",
                 "mode": "enforce", "on_inspector_down": "deny",
             }
         ],
@@ -106,6 +107,7 @@ def test_simulate(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "  to     10.2.0.1: in 10.2.0.0/16",
         "  proto  tcp: matches",
         "  ports  8080: in 8000-8100",
+        "  types  none: any",
         "  app    not known yet: any",
         "nearly matched:",
         f"  rule 2 tls ({file}:5): ports is 8080, wanted 443",
@@ -117,6 +119,18 @@ def test_simulate(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"\n  tls: allow by rule 2 tls ({file}:5)\n" in out
     assert run(gateway, "simulate", *FLOW, "--port", "443", "--app", "http") == 0
     assert capsys.readouterr().out.startswith(f"deny by the default ({file}), reason default\n  no rule matches\n")
+
+
+def test_simulate_icmp(gateway: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = other(gateway, "rules: [{id: clocks, proto: icmp, types: timestamp-request, action: allow}]\n")
+    ping = (*FLOW[:4], "--proto", "icmp")
+    assert run(gateway, "simulate", file, *ping) == 0
+    assert "types is echo-request, wanted icmp/timestamp-request\n" in capsys.readouterr().out
+    assert run(gateway, "simulate", file, *ping, "--type", "13/0") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("allow by rule 1 clocks ")
+    assert "  types  timestamp-request: matches\n" in out
+    assert run(gateway, "simulate", file, *FLOW, "--port", "80", "--type", "8") == 2
 
 
 @pytest.mark.parametrize(

@@ -80,13 +80,15 @@ def rules(draw: st.DrawFn) -> Rule:
     over_ports = draw(st.booleans())
     # With ports for some of its protocols only: what a list of services comes to.
     carriers = st.sampled_from([(TCP,), (UDP,), (TCP, UDP), (ICMP, TCP), (UDP, 47, TCP)])
+    protocols = draw(carriers if over_ports else st.sampled_from([(), (TCP,), (ICMP,), (47, UDP), (0, 255)]))
     return Rule(
         "r",
         draw(st.sampled_from(Action)),
         sources=draw(networks),
         destinations=draw(networks),
-        protocols=draw(carriers if over_ports else st.sampled_from([(), (TCP,), (ICMP,), (47, UDP), (0, 255)])),
+        protocols=protocols,
         ports=draw(st.lists(ranges, max_size=3).map(tuple)) if over_ports else (),
+        icmp_types=draw(st.lists(ranges, max_size=3).map(tuple)) if ICMP in protocols else (),
         udp_ports=draw(st.none() | st.lists(ranges, max_size=3).map(tuple)) if over_ports else None,
         apps=draw(masks) if over_ports and draw(st.booleans()) else ANY_APP,
         rule_files=FILES if draw(st.booleans()) else (),
@@ -333,20 +335,22 @@ def test_a_tree() -> None:
     def candidates_at(key: int) -> list[tuple[int, int]]:
         return list(tables._candidates(tables._value_of(tree, key)))
 
-    udp, other = int(abi.PolicyKey.UDP), int(abi.PolicyKey.OTHER)
+    udp, icmp, other = (int(abi.PolicyKey[name]) for name in ("UDP", "ICMP", "OTHER"))
     only, dns_first, web_first, ping_first = [(4, 0)], [(2, 0)], [(1, 1), (4, 0)], [(3, 1), (4, 0)]
     assert [candidates_at(key) for key in (0, 52, 53, 54, 79)] == [only, only, dns_first, only, only]
     assert [candidates_at(key) for key in (80, 83, 84, 65535)] == [web_first, web_first, only, only]
     assert [candidates_at(udp + port) for port in (0, 53, 80, 65535)] == [only, dns_first, only, only]
-    assert [candidates_at(other + l4) for l4 in (0, ICMP, 2, 255)] == [only, ping_first, only, only]
+    assert [candidates_at(icmp + number) for number in (0, 0x0800, 65535)] == [ping_first] * 3
+    assert [candidates_at(other + l4) for l4 in (0, 2, 255)] == [only, only, only]
 
 
 def test_rules_stand_at_their_numbers() -> None:
     rule = Rule("r", Action.INSPECT, apps=HTTP, protocols=(TCP,), rule_files=FILES, reset=True)
     tables = compile_policy(Policy((rule,), Default(Action.ALLOW)))
-    value = record(tables, abi.Rule, 16)
+    first = sizeof(abi.Policy) // 4
+    value = record(tables, abi.Rule, first + 8)
     assert (value.apps, value.hash, value.action, value.flags) == (HTTP, rule.hash, Action.INSPECT, rule.flags)
-    value = record(tables, abi.Rule, 8)
+    value = record(tables, abi.Rule, first)
     assert (value.apps, value.hash, value.action, value.flags) == (ANY_APP, 0, Action.ALLOW, Default().flags)
 
 

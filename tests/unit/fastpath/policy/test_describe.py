@@ -3,7 +3,7 @@
 import random
 
 from fastpath.abi import Action
-from fastpath.policy.describe import difference, place, port_texts
+from fastpath.policy.describe import difference, icmp_texts, place, port_texts
 from fastpath.policy.model import Default, Policy, Rule
 
 A, D = Action.ALLOW, Action.DENY
@@ -17,6 +17,7 @@ def test_nothing() -> None:
     told = difference(order("a", "b", file="old"), order("a", "b", file="new"))
     assert told == {
         "old": "old", "new": "new", "added": [], "removed": [], "changed": [], "moved": [], "default": {},
+        "ethertypes": {},
     }  # fmt: skip
 
 
@@ -53,6 +54,19 @@ def test_without_the_moved_ones_the_order_is_the_same() -> None:
         moved = {each["id"] for each in difference(order(*ids), order(*shuffled))["moved"]}
         assert len(moved) <= 5
         assert [each for each in ids if each not in moved] == [each for each in shuffled if each not in moved]
+
+
+def test_types_and_ethertypes() -> None:
+    ping = Rule("a", A, protocols=(1, 58), icmp_types=((0x0800, 0x08FF), (0x0304, 0x0305)))
+    assert icmp_texts(ping) == [
+        "icmp/destination-unreachable/4", "icmp/destination-unreachable/5", "icmp/echo-request", "icmp6/any",
+    ]  # fmt: skip
+    assert icmp_texts(Rule("a", A, protocols=(1, 58))) == []
+    old = Policy((Rule("a", A, protocols=(1,)),))
+    new = Policy((Rule("a", A, protocols=(1,), icmp_types=((0x0D00, 0x0DFF),)),), ethertypes=(0x88CC,))
+    told = difference(old, new)
+    assert told["changed"][0]["fields"] == {"types": {"old": None, "new": ["icmp/timestamp-request"]}}
+    assert told["ethertypes"] == {"ethertypes": {"old": None, "new": ["0x88cc"]}}
 
 
 def test_ports_of_two_protocols_and_the_rules_own_file() -> None:

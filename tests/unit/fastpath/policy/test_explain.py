@@ -45,6 +45,7 @@ def test_the_rule_that_decides_and_how_it_matches() -> None:
         ("to", "10.2.0.1", "10.2.0.0/16"),
         ("proto", "tcp", "tcp"),
         ("ports", "8080", "8000-8100"),
+        ("types", "none", "any"),
         ("app", "not known yet", "any"),
     ]
     assert told.later == []
@@ -98,7 +99,9 @@ def test_for_programs() -> None:
     tables = compiled()
     flow = read_flow(source="fd00::1", destination="fd00::2", proto="tcp", sport="9", port="443", app="tls")
     told = as_json(tables.policy, explain(tables, flow))
-    assert told["flow"] == {"from": "fd00::1", "to": "fd00::2", "proto": "tcp", "sport": 9, "port": 443, "app": "tls"}
+    assert told["flow"] == {
+        "from": "fd00::1", "to": "fd00::2", "proto": "tcp", "sport": 9, "port": 443, "type": None, "app": "tls",
+    }  # fmt: skip
     assert (told["verdict"], told["enforced"], told["reason"]) == ("allow", False, "protocol")
     assert told["rule"] == {"number": 3, "id": "tls", "place": "p.yaml:5"}
     assert told["conditions"][0] == {
@@ -124,6 +127,9 @@ def test_for_programs() -> None:
         ({"port": "٨٠"}, "is not a port"),
         ({"proto": "icmp"}, "port: icmp has no ports"),
         ({"proto": "47", "port": None, "sport": "1"}, "sport: gre has no ports"),
+        ({"kind": "8"}, "type: tcp has no types; only icmp and icmp6 do"),
+        ({"proto": "icmp", "port": None, "kind": "ping"}, "type: icmp has no type 'ping'; it has echo-reply, dest"),
+        ({"proto": "icmp", "port": None, "kind": "8/256"}, "type: '8/256': types and codes are within 0..255"),
         ({"app": "gopher"}, "app: 'gopher' is not one of unknown, http"),
         ({"app": "quic"}, "app: 'quic' is not one of"),
         ({"app": "http", "proto": "udp"}, "http never runs over udp"),
@@ -140,6 +146,44 @@ def test_what_is_no_flow(given: dict[str, str | None], message: str) -> None:
 def test_a_known_protocol_of_a_flow() -> None:
     flow = read_flow(source="10.0.0.1", destination="10.0.0.2", proto="tcp", port="0", app="ssh")
     assert (flow.app, flow.possible, flow.dport) == (Protocol.SSH, 1 << Protocol.SSH, 0)
+
+
+TYPES = """\
+rules:
+  - {id: ping, proto: [icmp, icmp6], types: echo-request, action: allow}
+  - {id: clocks, proto: icmp, types: [13/0, redirect], action: allow}
+"""
+
+
+@pytest.mark.parametrize(
+    ("proto", "kind", "rule", "met"),
+    [
+        ("icmp", None, 1, "echo-request"),
+        ("icmp6", None, 1, "echo-request"),
+        ("icmp", "8/1", 1, "echo-request/1"),
+        ("icmp", "timestamp-request", 2, "timestamp-request"),
+        ("icmp6", "redirect", 0, None),
+        ("icmp", "13/1", 0, None),
+    ],
+)
+def test_types_of_a_flow(proto: str, kind: str | None, rule: int, met: str | None) -> None:
+    ends = ("10.1.0.1", "10.2.0.1") if proto == "icmp" else ("fd00::1", "fd00::2")
+    told = explain(compiled(TYPES), read_flow(source=ends[0], destination=ends[1], proto=proto, kind=kind))
+    assert told.walk.rule == rule
+    of = (
+        {each.name: each for each in told.conditions} if rule else {each.failed.name: each.failed for each in told.near}
+    )
+    assert of["types"].met == met
+
+
+def test_types_for_programs() -> None:
+    flow = read_flow(source="10.1.0.1", destination="10.2.0.1", proto="icmp", kind="3/4")
+    told = as_json((tables := compiled(TYPES)).policy, explain(tables, flow))
+    assert told["flow"]["type"] == "destination-unreachable/4"
+    assert told["near"][0] == {
+        "rule": {"number": 1, "id": "ping", "place": "p.yaml:2"}, "condition": "types",
+        "wanted": ["icmp/echo-request", "icmp6/echo-request"], "flow": "destination-unreachable/4", "met": None,
+    }  # fmt: skip
 
 
 SERVICES = """\

@@ -20,6 +20,8 @@ SERVICES = """services:
   tunnel: {proto: [gre, 4]}
   ping: {proto: [icmp, icmp6]}
   mixed: [{proto: tcp, ports: 80}, {proto: icmp}]
+  echo: {proto: [icmp, icmp6], types: echo-request}
+  probe: [{proto: icmp, types: [timestamp-request, 8/1]}, {proto: tcp}]
 """
 
 
@@ -51,6 +53,21 @@ def test_what_services_come_to(
     assert (rule.protocols, rule.ports, rule.udp_ports) == (protocols, ports, udp_ports)
 
 
+@pytest.mark.parametrize(
+    ("service", "icmp", "icmp6"),
+    [
+        ("echo", ((0x0800, 0x08FF),), ((0x8000, 0x80FF),)),
+        ("[echo, probe]", ((0x0800, 0x08FF), (0x0D00, 0x0DFF)), ((0x8000, 0x80FF),)),
+        ("probe", ((0x0801, 0x0801), (0x0D00, 0x0DFF)), ()),
+        ("[echo, ping]", (), ()),
+        ("[echo, mixed]", (), ((0x8000, 0x80FF),)),
+    ],
+)
+def test_types_that_services_come_to(service: str, icmp: tuple[object, ...], icmp6: tuple[object, ...]) -> None:
+    rule = rule_of(service)
+    assert (rule.icmp_types, rule.icmp6_types) == (icmp, icmp6)
+
+
 def test_the_kernel_tables_and_the_evaluator_take_no_more_than_that() -> None:
     policy = policy_of(f"{SERVICES}rules: [{{id: r, service: [mixed, ntp], action: allow}}]")
     tables = compile_policy(policy)
@@ -76,9 +93,11 @@ def test_the_hash_is_of_the_ports_not_of_the_names() -> None:
         ("s: {proto: dccp}", "services.s.proto: 'dccp' is not one of"),
         ("s: {proto: tpc, ports: 80}", "services.s.proto: 'tpc' is not one of"),
         ("s: {proto: icmp, ports: 80}", "services.s.ports: needs `proto: tcp`, `udp` or both, and no other"),
+        ("s: {proto: tcp, types: 8}", "services.s.types: needs `proto: icmp`, `icmp6` or both, and no other"),
+        ("s: {proto: icmp, types: ping}", "services.s.types: icmp has no type 'ping'; it has echo-reply, dest"),
         ("s: {proto: [], ports: 80}", "services.s.proto: the list is empty"),
         ("s: {ports: 80}", "services.s: missing proto"),
-        ("s: {proto: tcp, app: http}", "services.s: unknown field 'app'; known here: ports, proto"),
+        ("s: {proto: tcp, app: http}", "services.s: unknown field 'app'; known here: ports, proto, types"),
         ("s: [{proto: tcp}, {proto: sctp, ports: 1}]", "services.s[1].ports: needs `proto: tcp`"),
         ("s: []", "services.s: a service without protocols"),
         ("s: tcp/80", "services.s: expected a mapping"),
@@ -99,8 +118,12 @@ def test_problems_of_services(service: str, expected: str) -> None:
         ("service: wbe", "service: there is no service 'wbe'"),
         ("service: [web, wbe]", "service[1]: there is no service 'wbe'"),
         ("service: []", "service: the list is empty: leave the field out"),
-        ("service: web, proto: tcp", "service: stands in place of `proto` and `ports`: write it or them"),
-        ("service: web, proto: tcp, ports: 80", "service: stands in place of `proto` and `ports`: write it or them"),
+        ("service: web, proto: tcp", "service: stands in place of `proto`, `ports` and `types`: write it or them"),
+        (
+            "service: web, proto: tcp, ports: 80",
+            "service: stands in place of `proto`, `ports` and `types`: write it or them",
+        ),
+        ("service: echo, types: 8", "service: stands in place of `proto`, `ports` and `types`: write it or them"),
         ("service: tunnel, app: http", "app: needs `proto: tcp`, `udp` or both, and no other"),
         ("service: ntp, app: http", "app: never matches over udp"),
         ("service: ntp, deny_with: reset", "deny_with: only tcp can be reset"),

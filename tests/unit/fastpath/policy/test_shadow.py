@@ -262,6 +262,15 @@ def test_wide_ranges_over_many_edges_are_work_too() -> None:
     assert lint(policy)[-1].kind == Kind.REDUNDANT
 
 
+def test_types_and_codes_shadow() -> None:
+    ping, code, clocks = ((1,), (0x0800, 0x08FF)), ((1,), (0x0801, 0x0801)), ((1,), (0x0D00, 0x0DFF))
+    rules = tuple(
+        Rule(f"r{n}", Action.ALLOW if n % 2 else Action.DENY, protocols=protocols, icmp_types=(span,))
+        for n, (protocols, span) in enumerate((ping, code, clocks))
+    )
+    assert lint(Policy((*rules, Rule("tcp", Action.ALLOW, protocols=(TCP,)))))[:1] == [Finding(Kind.SHADOWED, 2, (1,))]
+
+
 def test_a_service_shadows_with_the_ports_of_each_protocol() -> None:
     names = rule(A, protocols=(TCP, UDP), ports="80", udp_ports=((53, 53),))
     assert found(names, rule(D, protocols=(UDP,), ports="80", log=Log.ALL)) == []
