@@ -276,7 +276,8 @@ class Ledger:
                 raise ValueError
             return _File(float(content["since"]), _from_json(content["base"]), _from_json(content["seen"]))
         except FileNotFoundError:
-            return _File(time.time())
+            self._write(file := _File(time.time()))
+            return file
         except OSError as error:
             raise HitsError(f"{self.path}: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
