@@ -69,21 +69,25 @@ def run_dir(tmp_path: Path) -> Path:
 def test_counters_belong_to_ids(run_dir: Path) -> None:
     ids, hits = Ids(run_dir), Hits()
     for revision, number in ((7, 1), (8, 2), (8, 1), (8, 0)):
-        ids.figures(hits, revision, HitsNumber.RULES + number).add(1, 2, 3)
+        ids.add(hits, revision, HitsNumber.RULES + number, [[1], [2], [3]])
     assert hits.rules == {"web": Figures(2, 4, 6), "dns": Figures(1, 2, 3), "default": Figures(1, 2, 3)}
-    assert ids.figures(hits, 7, HitsNumber.HOST) is hits.host
+    ids.add(hits, 7, 0, [[1, 5, 0, 0, 8], [2, 6, 0, 1, 9], [3, 7, 0, 1, 9]])
+    assert (hits.host, hits.lost) == (Figures(1, 2, 3), Figures(5, 6, 7))
+    assert hits.rules == {"web": Figures(2, 5, 7), "dns": Figures(9, 11, 12), "default": Figures(1, 2, 3)}
 
 
 @pytest.mark.parametrize(("revision", "number"), [(7, HitsNumber.LOST), (9, 2), (7, HitsNumber.RULES + 3)])
 def test_what_nobody_knows_is_lost(run_dir: Path, revision: int, number: int) -> None:
     hits = Hits()
-    assert Ids(run_dir).figures(hits, revision, number) is hits.lost
+    Ids(run_dir).add(hits, revision, number, [[1], [2], [3]])
+    assert hits == Hits(lost=Figures(1, 2, 3))
 
 
 def test_damaged_names_are_no_names(run_dir: Path) -> None:
     (run_dir / "policy" / "7.json").write_text("{")
     hits = Hits()
-    assert Ids(run_dir).figures(hits, 7, HitsNumber.RULES + 1) is hits.lost
+    Ids(run_dir).add(hits, 7, HitsNumber.RULES + 1, [[1], [2], [3]])
+    assert hits == Hits(lost=Figures(1, 2, 3))
 
 
 def test_live_sessions(run_dir: Path) -> None:
