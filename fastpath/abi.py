@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "d6bf54131a73"
+ABI_HASH = "2a92b9cce0eb"
 
 
 class Verdict(IntEnum):

@@ -395,7 +395,7 @@ struct ms_hop {
  *              below every key), values in words 8 to 15. An inner node has a reference to its first child in word 0,
  *              the others lie behind that one, and what each of them begins with, less one, in words 1 to 15. Unused
  *              keys are all ones. References are locations, of which the low bits, 0 else, say how many levels of
- *              inner nodes there are (MS_INDEX_DEPTH), and for values that the next word of the address is to be
+ *              nodes there are (MS_INDEX_DEPTH), and for values that the next word of the address is to be
  *              looked up there (MS_INDEX_ON)
  *   class      of an address, where the indices of the addresses lead: struct ms_class; then references of the
  *              indices by enum ms_policy_key, those by destination first, which lead to lists; then its sets, in

@@ -42,27 +42,25 @@ struct ms_walk_state {
 	__u32 passed_over; /* flags of rules */
 	__u32 by_protocol;
 	/* The loops'. */
-	__u32 word;
-	__u32 value;
-	__u32 node;
-	__u32 to; /* the classes of the two addresses */
-	__u32 from;
-	__u32 tree; /* the next one, and behind the last */
-	__u32 end;
-	__u32 lists;	 /* in `found` */
-	__u32 to_lists;	 /* those of the address that the packet goes to, at the beginning */
-	__u32 list;	 /* the next one */
-	__u32 at;	 /* the block */
-	__u32 passes;	 /* its candidates that are still to be looked at, a bit each */
-	__u32 more;	 /* there are more blocks in the list */
-	__u64 signature; /* the other address's sets, and where they are */
-	__u32 spread;
+	__u32 word[2];	/* of the address, that is looked up */
+	__u32 class[2]; /* of the two addresses; references before they are found */
+	__u32 lists;	/* in `found` */
+	__u32 to_lists; /* those of the address that the packet goes to, at the beginning */
+	__u32 busy;
+	__u32 list; /* the next one */
+	__u32 at;   /* the block */
+	__u32 left; /* what of it is still to be looked at, as in `passes` */
+	__u64 signature[2];
+	__u32 by_source; /* the present list is one of the address that the packet comes from */
+	__u32 spread;	 /* where the other address's sets are */
 	__u32 shift;
 	__u32 sets;
 	__u32 hit;
 	__u32 open_rule;
 	__u32 open_other; /* the first open one that would not deny */
+	__u32 pad;
 	__u32 found[MS_POLICY_LISTS];
+	__u32 passes[MS_POLICY_LISTS];
 };
 
 /* Room for reads beyond the loaded bytes: no check looks further than 64 bytes

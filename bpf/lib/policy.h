@@ -80,46 +80,94 @@ MS_INLINE __u32 below(const __u32 *node, int words, __u32 key)
 	return count;
 }
 
-MS_INLINE __u32 value_of(struct ms_walk_state *w, void *pages, __u32 index, __u32 key)
+/* One step towards a key's value: from a node of an index to its child, or from a leaf to the value. */
+MS_INLINE __u32 step(void *pages, __u32 at, __u32 key)
 {
-	w->node = index;
-#pragma nounroll
-	for (int n = 0; n < MS_INDEX_LEVELS; n++) {
-		__u32 at = w->node;
-		__u32 *node = page_at(pages, at);
-		if (!node)
-			return 0;
-		node = word_at(node, at, MS_INDEX_NODE);
-		if (!(at & MS_INDEX_DEPTH))
-			return node[8 + (below(node, 8, key) & 7)];
-		w->node = node[0] + below(node, MS_INDEX_NODE, key) * MS_INDEX_NODE;
-		ms_jump_back();
-	}
-	return 0;
+	__u32 *node = page_at(pages, at);
+	if (!node)
+		return 0;
+	node = word_at(node, at, MS_INDEX_NODE);
+	if ((at & MS_INDEX_DEPTH) == 1)
+		return node[8 + (below(node, 8, key) & 7)];
+	return node[0] + below(node, MS_INDEX_NODE, key) * MS_INDEX_NODE;
 }
 
-MS_INLINE __u32 class_of_address(struct ms_walk_state *w, void *pages, struct ms_policy *policy, int side)
+/* All lookups go on side by side, one step each and then the next: then the processor waits for memory once for each
+ * step and not once for each lookup's. */
+MS_INLINE void find_classes(struct ms_walk_state *w, void *pages, struct ms_policy *policy)
 {
-	__u32 *address = w->address[side];
-	int ipv4 = !address[0] && !address[1] && address[2] == 0xffff;
-
-	w->word = ipv4 ? 3 : 0;
-	w->value = ipv4 ? policy->ipv4 : policy->ipv6;
+#pragma unroll
+	for (int side = 0; side < 2; side++) {
+		__u32 *address = w->address[side];
+		int ipv4 = !address[0] && !address[1] && address[2] == 0xffff;
+		w->word[side] = ipv4 ? 3 : 0;
+		w->class[side] = ipv4 ? policy->ipv4 : policy->ipv6;
+	}
 #pragma nounroll
-	for (int n = 0; n < 4; n++) {
-		w->value = value_of(w, pages, w->value, address[w->word & 3]);
-		if (!(w->value & MS_INDEX_ON))
+	for (int n = 0; n < 4 * MS_INDEX_LEVELS; n++) {
+		if (!((w->class[0] | w->class[1]) & MS_INDEX_DEPTH))
 			break;
-		w->word++;
+#pragma unroll
+		for (int side = 0; side < 2; side++) {
+			__u32 at = w->class[side], word = w->word[side];
+			if (!(at & MS_INDEX_DEPTH))
+				continue;
+			at = step(pages, at, w->address[side][word & 3]);
+			w->word[side] = word + ((at / MS_INDEX_ON) & 1);
+			w->class[side] = at & ~MS_INDEX_ON;
+		}
 		ms_jump_back();
 	}
-	return w->value;
+}
+
+/* What the verifier learns of `count` from a comparison it would keep, and go on once for each value. */
+MS_INLINE int is_end(__u32 n, __u32 count)
+{
+	ms_opaque(n);
+	count -= n;
+	ms_opaque(count);
+	return !count;
+}
+
+MS_INLINE void take_trees(struct ms_walk_state *w, __u32 *class_page, __u32 first, __u32 count)
+{
+#pragma nounroll
+	for (int n = 0; n < MS_POLICY_LISTS / 2; n++) {
+		if (is_end(n, count))
+			break;
+		__u32 lists = w->lists;
+		w->found[lists & (MS_POLICY_LISTS - 1)] = *word_at(class_page, first + n, 1);
+		w->lists = lists + 1;
+		ms_jump_back();
+	}
+}
+
+MS_INLINE void find_lists(struct ms_walk_state *w, void *pages)
+{
+#pragma nounroll
+	for (int n = 0; n < MS_INDEX_LEVELS; n++) {
+		w->busy = 0;
+#pragma nounroll
+		for (int m = 0; m < MS_POLICY_LISTS; m++) {
+			if (is_end(m, w->lists))
+				break;
+			__u32 at = w->found[m];
+			if (at & MS_INDEX_DEPTH) {
+				at = step(pages, at, w->key);
+				w->found[m] = at;
+				w->busy |= at & MS_INDEX_DEPTH;
+			}
+			ms_jump_back();
+		}
+		if (!w->busy)
+			break;
+		ms_jump_back();
+	}
 }
 
 /* The lists that follow test an address of this class. */
 MS_INLINE void test_class(struct ms_walk_state *w, struct ms_class *class, __u32 location)
 {
-	w->signature = class->signature;
 	w->spread = class->spread;
 	w->shift = class->shift;
 	w->sets = location + MS_CLASS_WORDS + ((class->by_destination + class->by_source + 3) & ~3);
@@ -136,32 +184,31 @@ MS_INLINE int in_set(struct ms_walk_state *w, __u32 *page, __u32 set)
 	return found >> 63;
 }
 
-/* Which candidates of a block the class to be tested may hold, a bit each. */
-MS_INLINE __u32 passes(struct ms_walk_state *w, const struct ms_block *block)
+/* Which candidates of a block a class may hold, a bit each, and whether another block follows. */
+MS_INLINE __u32 passes(__u64 signature, const struct ms_block *block)
 {
-	__u64 signature = w->signature, found = 0;
+	__u64 found = block->rules[7] / MS_MORE << 8;
 #pragma unroll
 	for (int n = 0; n < 8; n++)
 		found |= ((signature >> (block->sets[n] & 63)) & 1) << n;
 	return found;
 }
 
-/* Adds the lists that a class's indices have for the walk's key. */
-MS_INLINE void find_lists(struct ms_walk_state *w, void *pages, __u32 *class_page, __u32 first, __u32 count)
+/* The same of all lists' first blocks. */
+MS_INLINE void look_at_lists(struct ms_walk_state *w, void *pages)
 {
-	w->tree = first;
-	w->end = first + count;
 #pragma nounroll
-	for (int n = 0; n < MS_POLICY_LISTS / 2; n++) {
-		__u32 tree = w->tree;
-		if (tree == w->end)
+	for (int n = 0; n < MS_POLICY_LISTS; n++) {
+		if (is_end(n, w->lists))
 			break;
-		w->tree = tree + 1;
-		__u32 list = value_of(w, pages, *word_at(class_page, tree, 1), w->key), lists = w->lists;
-		__u64 some = (__u64)list + 0xffffffff;
-		ms_opaque(some);
-		w->found[lists & (MS_POLICY_LISTS - 1)] = list;
-		w->lists = lists + (__u32)(some >> 32);
+		__u32 at = w->found[n];
+		__u32 *page = page_at(pages, at);
+		if (!page)
+			break;
+		__u64 signature = w->signature[(w->to_lists - 1 - (__u64)n) >> 63];
+		__u32 found = passes(signature, (struct ms_block *)word_at(page, at, MS_BLOCK_WORDS));
+		/* No list: what lies at the beginning is none either. */
+		w->passes[n] = at ? found : 0;
 		ms_jump_back();
 	}
 }
@@ -202,64 +249,67 @@ MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct
 	page = page_at(pages, 0);
 	if (!page)
 		return MS_REASON_NO_POLICY;
-	w->to = class_of_address(w, pages, (struct ms_policy *)page, MS_TO_SERVER);
-	w->from = class_of_address(w, pages, (struct ms_policy *)page, MS_TO_CLIENT);
-	page_to = page_at(pages, w->to);
+	find_classes(w, pages, (struct ms_policy *)page);
+	page_to = page_at(pages, w->class[MS_TO_SERVER]);
 	if (!page_to)
 		return MS_REASON_NO_POLICY;
-	page_from = page_at(pages, w->from);
+	page_from = page_at(pages, w->class[MS_TO_CLIENT]);
 	if (!page_from)
 		return MS_REASON_NO_POLICY;
-	struct ms_class *to = (struct ms_class *)word_at(page_to, w->to, MS_CLASS_WORDS);
-	struct ms_class *from = (struct ms_class *)word_at(page_from, w->from, MS_CLASS_WORDS);
+	struct ms_class *to = (struct ms_class *)word_at(page_to, w->class[MS_TO_SERVER], MS_CLASS_WORDS);
+	struct ms_class *from = (struct ms_class *)word_at(page_from, w->class[MS_TO_CLIENT], MS_CLASS_WORDS);
 	__u32 *other = page_from;
 
-	page = page_to;
-
 	w->lists = 0;
-	find_lists(w, pages, page_to, w->to + MS_CLASS_WORDS, to->by_destination);
+	take_trees(w, page_to, w->class[MS_TO_SERVER] + MS_CLASS_WORDS, to->by_destination);
 	w->to_lists = w->lists;
-	find_lists(w, pages, page_from, w->from + MS_CLASS_WORDS + from->by_destination, from->by_source);
+	take_trees(w, page_from, w->class[MS_TO_CLIENT] + MS_CLASS_WORDS + from->by_destination, from->by_source);
+	find_lists(w, pages);
+	w->signature[0] = from->signature;
+	w->signature[1] = to->signature;
+	look_at_lists(w, pages);
+
 	w->hit = MS_NO_RULE;
 	w->open_rule = MS_NO_RULE;
 	w->open_other = MS_NO_RULE;
 	w->list = 0;
-	w->passes = 0;
-	w->more = 0;
-	test_class(w, from, w->from);
+	w->left = 0;
+	test_class(w, from, w->class[MS_TO_CLIENT]);
+	page = page_to;
 #pragma nounroll
 	for (int n = 0; n < MS_POLICY_TURNS; n++) {
-		__u32 left = w->passes;
-		if (!left) {
-			__u32 list = w->list;
-			if (w->more) {
+		__u32 left = w->left;
+		if (!(left & 0xff)) {
+			if (left) {
+				/* A list lies within one page. */
 				w->at += MS_BLOCK_WORDS;
-			} else {
-				if (list == w->lists)
-					break;
-				if (list == w->to_lists) {
-					other = page_to;
-					test_class(w, to, w->to);
-				}
-				w->list = list + 1;
-				w->at = w->found[list & (MS_POLICY_LISTS - 1)];
+				w->left = passes(w->signature[w->by_source & 1],
+						 (struct ms_block *)word_at(page, w->at, MS_BLOCK_WORDS));
+				continue;
 			}
+			__u32 list = w->list;
+			if (list == w->lists)
+				break;
+			if (list == w->to_lists) {
+				other = page_to;
+				test_class(w, to, w->class[MS_TO_SERVER]);
+			}
+			w->by_source = list >= w->to_lists;
+			w->list = list + 1;
+			w->at = w->found[list & (MS_POLICY_LISTS - 1)];
+			w->left = w->passes[list & (MS_POLICY_LISTS - 1)];
 			page = page_at(pages, w->at);
 			if (!page)
 				break;
-			struct ms_block *block = (struct ms_block *)word_at(page, w->at, MS_BLOCK_WORDS);
-			w->passes = passes(w, block);
-			w->more = block->rules[7] & MS_MORE;
 			continue;
 		}
 		struct ms_block *block = (struct ms_block *)word_at(page, w->at, MS_BLOCK_WORDS);
 		__u32 place = lowest_bit(left) & 7;
 		__u32 number = block->rules[place] & ~MS_MORE, set = block->sets[place];
-		w->passes = left & (left - 1);
+		w->left = left & (left - 1);
 		/* Behind what decides already, which a list's end always is. */
 		if (number >= w->hit) {
-			w->passes = 0;
-			w->more = 0;
+			w->left = 0;
 			continue;
 		}
 		if (set && !in_set(w, other, set))
