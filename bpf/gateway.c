@@ -35,6 +35,7 @@
 #include "lib/maps.h"
 #include "lib/stats.h"
 #include "lib/policy.h"
+#include "lib/hits.h"
 #include "lib/events.h"
 #include "lib/tcp.h"
 #include "lib/session.h"
@@ -282,6 +283,7 @@ MS_PROGRAM(ms_settle)(struct __sk_buff *skb)
 		if (stray || (cfg->pressure >= MS_PRESSURE_HIGH && !admitted) || cfg->pressure == MS_PRESSURE_FULL) {
 			if (allow && p->first_fragment && (reason = fragment_first(p, 0, cfg, now)))
 				return drop(reason, monitor);
+			hits_packet(p, walk.word, flags);
 			if (allow)
 				return MS_PASS;
 			return drop(stray ? word_reason(walk.word) : full, (walk.word >> MS_WORD_MONITOR) & 1);
@@ -308,8 +310,10 @@ MS_PROGRAM(ms_settle)(struct __sk_buff *skb)
 		}
 		/* -EEXIST: another CPU was first, its entry is as good. */
 		s = sessions_lookup(&p->key);
-		if (!s)
+		if (!s) {
+			hits_packet(p, walk.word, flags);
 			return allow ? MS_PASS : drop(full, (walk.word >> MS_WORD_MONITOR) & 1);
+		}
 		if (tcp && !opens)
 			return tail(skb, p, MS_PROG_TCP, hook, 0);
 	}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "c44d57bc21fe"
+ABI_HASH = "a96fe098cd55"
 
 
 class Verdict(IntEnum):
@@ -277,6 +277,7 @@ class Limit(IntEnum):
     MANAGED_NEAR = 4
     HOPS = 8192
     HOP_TICK = 6
+    HITS_SLOTS = 8
 
 
 class Prog(IntEnum):
@@ -305,6 +306,12 @@ class Index(IntEnum):
     ON = 8
     NODE = 16
     LEVELS = 6
+
+
+class HitsNumber(IntEnum):
+    HOST = 0
+    LOST = 1
+    RULES = 2
 
 
 class PolicyKey(IntEnum):
@@ -410,6 +417,16 @@ class Block(Structure):
     _fields_ = (
         ("sets", c_uint32 * 8),
         ("rules", c_uint32 * 8),
+    )
+
+
+class Hits(Structure):
+    _fields_ = (
+        ("sessions", c_uint64),
+        ("packets", c_uint64),
+        ("bytes", c_uint64),
+        ("revision", c_uint32),
+        ("pad", c_uint32),
     )
 
 

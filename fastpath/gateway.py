@@ -22,9 +22,11 @@ from fastpath.config import Config
 from fastpath.document import Problems, without_collector
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.history import History, HistoryError
+from fastpath.hits import HitsError, Ledger
 from fastpath.libbpf import Map
 from fastpath.loader.pins import Pins, Table, remove_tree
 from fastpath.policy.compile import Compiler, Sizes, Tables
+from fastpath.policy.model import DEFAULT_ID
 from fastpath.policy.names import write_names
 from fastpath.policy.read import Reader
 from fastpath.policy.source import Source, read_what_can_be
@@ -115,6 +117,7 @@ class Gateway:
         self.unkept: str | None = None
         self.commands: Commands
         self.revisions: Revisions
+        self.ledger: Ledger
         self.attachment: Attachment
         self.acceleration: Acceleration
         self.hertz = 0
@@ -130,6 +133,9 @@ class Gateway:
         self.commands = Commands(self.pins)
         self.hertz = self.commands.hertz()
         self.revisions = Revisions(self.pins, self.hertz)
+        self.ledger = Ledger(self.pins, self.config.run_dir, self.config.state_dir)
+        with _told():
+            self.ledger.begin()
         self.attachment = Attachment(self.config, self.pins)
         async with netlink() as route:
             self.tap_ifindex = await self.attachment.tap(route)
@@ -157,10 +163,13 @@ class Gateway:
         config.run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         write_names(config.run_dir, revision, tables.policy)
         floor_file.write_text(f"{revision}\n")
-        self.revisions.apply(tables, revision)
+        replaced = self.revisions.apply(tables, revision)
         self.rules = len(tables.policy.rules)
         self.digest = compiled.source.digest
         log.info("policy %s: revision %d, %s", config.policy, revision, tables.sizes)
+        if replaced is not None:
+            with _told():
+                self.ledger.take_over(replaced, [DEFAULT_ID, *(rule.id for rule in tables.policy.rules)])
         uses = {use.name: use.digest for rule in tables.policy.rules for use in rule.rule_files}
         self.unkept = None
         try:
@@ -198,13 +207,25 @@ class Gateway:
 async def unload(config: Config) -> None:
     """Remove exactly what was added: programs, filters, qdiscs, tap, pins, settings."""
     await detach(config.run_dir)
-    pins_of(config).unload()
+    pins = pins_of(config)
+    with _told(), contextlib.suppress(FileNotFoundError):  # nothing is loaded
+        Ledger(pins, config.run_dir, config.state_dir).save()
+    pins.unload()
     remove_tree(config.run_dir / "policy")
     (config.run_dir / "revision").unlink(missing_ok=True)
     for path in (config.fastpath_socket, config.slowpath_socket):
         remove_stale_socket(path)
     with contextlib.suppress(OSError):
         config.run_dir.rmdir()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong with the counters of rules is logged, and is no reason to do nothing else."""
+    try:
+        yield
+    except HitsError as error:
+        log.error("counters of rules: %s", error)
 
 
 def remove_stale_socket(path: Path) -> None:

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import functools
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,6 +206,18 @@ class Map(Descriptor):
         opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
         fd = _lib().bpf_map_create(kind, name.encode(), key, value, entries, ctypes.byref(opts))
         return cls(_check(fd, f"create map {name}"))
+
+    @classmethod
+    def by_id(cls, number: int) -> Map:
+        """The map with the kernel's number."""
+        return cls(_check(_lib().bpf_map_get_fd_by_id(ctypes.c_uint32(number)), f"map {number}"))
+
+    @classmethod
+    def array(cls, name: str, values: bytes, entries: int) -> Map:
+        """A new array for a slot of an array of maps; `values` are those of its entries, one after the other."""
+        made = cls.create(MAP_ARRAY, name, key=4, value=len(values) // entries, entries=entries, flags=F_INNER_MAP)
+        made.update_batch(array("I", range(entries)).tobytes(), values)
+        return made
 
     def lookup(self, key: bytes) -> bytes | None:
         """Value of a key (per-CPU maps: of all CPUs, one after the other), None if there is none."""

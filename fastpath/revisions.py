@@ -8,12 +8,12 @@ announced in one word.
 from __future__ import annotations
 
 import sys
-from array import array
 
 from fastpath import abi
 from fastpath.config import Config
-from fastpath.libbpf import F_INNER_MAP, MAP_ARRAY, Map
-from fastpath.loader.pins import Pins
+from fastpath.hits import Counters, Slots
+from fastpath.libbpf import Map
+from fastpath.loader.pins import HITS, Pins
 from fastpath.policy.compile import Tables
 from fastpath.word import REVISION_MAX
 
@@ -26,6 +26,7 @@ class Revisions:
     def __init__(self, pins: Pins, hertz: int) -> None:
         self._config = pins.map("config")
         self._slots = pins.map("pol_page")
+        self._hits = Slots(pins.map(HITS))
         self._hertz = hertz
         raw = self._config.lookup(_ZERO)
         assert raw is not None
@@ -97,14 +98,19 @@ class Revisions:
             revision += 1
         return revision if revision <= REVISION_MAX else 2 - (self.revision & 1)
 
-    def apply(self, tables: Tables, revision: int) -> None:
-        """Make a policy current under a revision that `next` gave. On any error the present one stays."""
+    def apply(self, tables: Tables, revision: int) -> Counters | None:
+        """Make a policy current under a revision that `next` gave; the counters of an older one that its own take the
+        place of. On any error the present one stays.
+        """
         slot = (revision & 1).to_bytes(4, sys.byteorder)
-        pages = _pages(tables)
+        values = list(tables.page_values())
+        pages = Map.array("pol_page", b"".join(values), len(values))
         self._slots.update(slot, pages.fd.to_bytes(4, sys.byteorder))
+        replaced = self._hits.replace(revision, len(tables.policy.rules))
         self.settings.revision = revision
         self.settings.monitor = tables.policy.default.monitor
         self._write()
+        return replaced
 
     def retire(self) -> None:
         """Free the slot of the revision before; a grace period after `apply`."""
@@ -116,10 +122,3 @@ class Revisions:
 
     def _write(self) -> None:
         self._config.update(_ZERO, bytes(self.settings))
-
-
-def _pages(tables: Tables) -> Map:
-    pages = list(tables.page_values())
-    made = Map.create(MAP_ARRAY, "pol_page", key=4, value=len(pages[0]), entries=len(pages), flags=F_INNER_MAP)
-    made.update_batch(array("I", range(len(pages))).tobytes(), b"".join(pages))
-    return made

@@ -39,6 +39,8 @@ FOLLOW_INTERVAL = 1.0
 EMERGENCY_INTERVAL = 2.0
 # Two equal looks at the policy files, so far apart, mean that nobody is writing any more.
 WATCH_INTERVAL = 1.0
+# What a crash of the host may cost of the rules' counters.
+HITS_INTERVAL = 300.0
 # Packets on their way still read the slot of the revision before.
 GRACE = 1.0
 # Of a broken policy, as many as anybody will read.
@@ -110,10 +112,12 @@ class Service:
                             group.create_task(self._emergencies()),
                             group.create_task(self._reloads()),
                             group.create_task(self._every(WATCH_INTERVAL, self._watch)),
+                            group.create_task(self._every(HITS_INTERVAL, self._save_hits)),
                         ]
                         await self._stop.wait()
                         for task in tasks:
                             task.cancel()
+                await self._try(self._save_hits())
             finally:
                 await admin.stop()
             log.info("stopped; the kernel goes on with what is loaded")
@@ -193,6 +197,9 @@ class Service:
         while True:
             await asyncio.sleep(self.config.sweep)
             await self._try(self.sweep.full(self.gateway.revisions.settings.timeouts))
+
+    async def _save_hits(self) -> None:
+        await asyncio.to_thread(self.gateway.ledger.save)
 
     async def _emergencies(self) -> None:
         while True:

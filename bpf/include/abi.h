@@ -302,6 +302,7 @@ enum ms_limit {
 	MS_MANAGED_NEAR = 4,	  /* managed interfaces that the settings themselves name */
 	MS_HOPS = 8192,		  /* next hops, a power of two */
 	MS_HOP_TICK = 6,	  /* a tick of the hop clock is 2^6 jiffies */
+	MS_HITS_SLOTS = 8,	  /* revisions whose rules have counters, a power of two */
 };
 
 /* Slots of the prog array. */
@@ -446,6 +447,23 @@ enum ms_index {
 	MS_INDEX_ON = 8,
 	MS_INDEX_NODE = 16, /* words */
 	MS_INDEX_LEVELS = 6,
+};
+
+/* Counters of a rule of one revision. A difference modulo 2^64 (bpf/lib/hits.h): with what the live sessions count it
+ * is what the rule judged. */
+struct ms_hits {
+	__u64 sessions;
+	__u64 packets;
+	__u64 bytes;
+	__u32 revision;
+	__u32 pad;
+};
+
+/* Numbers of the counters of a revision. */
+enum ms_hits_number {
+	MS_HITS_HOST = 0,  /* the gateway's own traffic and its failsafe ports, where no rule decided */
+	MS_HITS_LOST = 1,  /* sessions that ended under a revision whose counters were gone */
+	MS_HITS_RULES = 2, /* + rule number of a word */
 };
 
 enum ms_policy_key {

@@ -45,8 +45,8 @@ MS_INLINE void apply_close(struct ms_key *key, struct ms_session *s)
 	}
 	s->logged = 1;
 	emit_end(key, s, MS_END_REMOVED);
-	if (key->l4 != MS_IP_TCP && !sessions_delete(key))
-		count(MS_STAT_DELETES);
+	if (key->l4 != MS_IP_TCP)
+		remove_session(key, s);
 }
 
 MS_INLINE void apply_one(struct ms_command *c, struct ms_config *cfg, __u64 now)
@@ -144,8 +144,10 @@ MS_INLINE void apply_walk(struct ms_command *c, struct ms_config *cfg, struct ms
 	if (!s || s->id != c->id)
 		return;
 	/* The flow stays with the inspector until it says otherwise; only rule and revision are stamped. */
-	__u64 keep = (1ULL << MS_WORD_RULE) - 1;
-	s->verdict = (s->verdict & keep) | (walk.word & ~keep);
+	__u64 keep = (1ULL << MS_WORD_RULE) - 1, word = (s->verdict & keep) | (walk.word & ~keep);
+	if (word_revision(s->verdict) != word_revision(word))
+		hits_divide(s, word);
+	s->verdict = word;
 	s->rule_hash = walk.hash;
 	/* Inspected flows always leave records. */
 	s->logged = 1;

@@ -100,25 +100,32 @@ MS_INLINE void rejudge(struct ms_packet *p, struct ms_session *s, struct ms_conf
 	__u64 old = s->verdict;
 	__u32 old_verdict = word_verdict(old), old_reason = word_reason(old);
 	__u32 verdict = word_verdict(walk->word);
+	__u64 keep = (1ULL << MS_WORD_RULE) - 1;
 
 	count(MS_STAT_REJUDGED);
 	if (closed(s) ||
 	    ((s->flags & MS_SESSION_HOST) && (word_rule(walk->word) == 0 || old_reason == MS_REASON_FAILSAFE))) {
-		s->verdict = (old & ((1ULL << MS_WORD_REVISION) - 1)) | ((__u64)cfg->revision << MS_WORD_REVISION);
+		/* The number that its rule had stands for another one now. */
+		__u64 rule = closed(s) ? word_rule(walk->word) : 0;
+		__u64 word = (old & keep) | rule << MS_WORD_RULE | (__u64)cfg->revision << MS_WORD_REVISION;
+		hits_divide(s, word);
+		s->verdict = word;
 		return;
 	}
 	int same = walk->hash && walk->hash == s->rule_hash;
 	int waiting = old_verdict == MS_VERDICT_INSPECT || old_verdict == MS_VERDICT_UNDECIDED;
 	if (same || (waiting && (verdict == MS_VERDICT_INSPECT || verdict == MS_VERDICT_UNDECIDED))) {
 		/* Judged by the same rule: keep the outcome, carry rule number and revision. */
-		__u64 keep = (1ULL << MS_WORD_RULE) - 1;
-		s->verdict = (old & keep) | (walk->word & ~keep);
+		__u64 word = (old & keep) | (walk->word & ~keep);
+		hits_divide(s, word);
+		s->verdict = word;
 		if (!same)
 			s->rule_hash = walk->hash;
 		return;
 	}
 	if (p->l4 == MS_IP_TCP && (verdict == MS_VERDICT_INSPECT || verdict == MS_VERDICT_UNDECIDED))
 		midstream(cfg, walk);
+	hits_divide(s, walk->word);
 	s->verdict = walk->word;
 	s->rule_hash = walk->hash;
 	emit_verdict(&p->key, s, walk->flags);

@@ -16,6 +16,7 @@
  *   progs        tail calls
  *   scratch      per-CPU room for payload and new sessions
  *   pol_page     what a policy is compiled to: two slots, selected by the revision's lowest bit
+ *   hits         counters of each rule: MS_HITS_SLOTS slots, selected by the revision's lowest bits
  */
 #ifndef MS_MAPS_H
 #define MS_MAPS_H
@@ -107,6 +108,8 @@ BPF_TABLE("prog", __u32, __u32, progs, MS_PROG_MAX);
 typedef __u32 ms_policy_page[MS_POLICY_PAGE];
 BPF_F_TABLE("array", __u32, ms_policy_page, pol_page_t, 1, MS_BPF_F_INNER_MAP);
 BPF_ARRAY_OF_MAPS(pol_page, "pol_page_t", 2);
+BPF_F_TABLE("array", __u32, struct ms_hits, hits_t, 1, MS_BPF_F_INNER_MAP);
+BPF_TABLE(MS_HITS_TYPE, int, int, hits, MS_HITS_SLOTS);
 
 MS_INLINE struct ms_session *sessions_lookup(struct ms_key *key)
 {
@@ -192,6 +195,11 @@ MS_INLINE void *pol_page_slot(int slot)
 	return pol_page.lookup(&slot);
 }
 
+MS_INLINE void *hits_slot(int slot)
+{
+	return hits.lookup(&slot);
+}
+
 #else /* plain clang: the same maps with libbpf's macros */
 
 #define MS_MAP(kind, k, v, name, entries, bits)                                                                        \
@@ -203,10 +211,10 @@ MS_INLINE void *pol_page_slot(int slot)
 		__uint(map_flags, bits);                                                                               \
 	} name SEC(".maps")
 
-#define MS_SLOTS(name, inner)                                                                                          \
+#define MS_SLOTS(name, entries)                                                                                        \
 	struct {                                                                                                       \
 		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);                                                              \
-		__uint(max_entries, 2);                                                                                \
+		__uint(max_entries, entries);                                                                          \
 		__type(key, __u32);                                                                                    \
 		__type(value, __u32);                                                                                  \
 	} name SEC(".maps")
@@ -221,7 +229,8 @@ MS_MAP(BPF_MAP_TYPE_HASH, __u32, __u32, managed, 1024, 0);
 MS_MAP(BPF_MAP_TYPE_ARRAY, __u32, struct ms_hop, hops, MS_HOPS, 0);
 MS_MAP(BPF_MAP_TYPE_HASH, __u32, __u32, hop_claims, MS_HOPS, MS_BPF_F_NO_PREALLOC);
 MS_MAP(BPF_MAP_TYPE_PROG_ARRAY, __u32, __u32, progs, MS_PROG_MAX, 0);
-MS_SLOTS(pol_page, pol_page_t);
+MS_SLOTS(pol_page, 2);
+MS_SLOTS(hits, MS_HITS_SLOTS);
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1024 * 4096);
@@ -309,6 +318,11 @@ MS_INLINE void progs_call(struct __sk_buff *skb, int slot)
 MS_INLINE void *pol_page_slot(int slot)
 {
 	return bpf_map_lookup_elem(&pol_page, &slot);
+}
+
+MS_INLINE void *hits_slot(int slot)
+{
+	return bpf_map_lookup_elem(&hits, &slot);
 }
 
 #endif

@@ -34,8 +34,7 @@ MS_INLINE void account(struct ms_session *s, struct ms_packet *p, int dir, __u64
 MS_INLINE void end_session(struct ms_key *key, struct ms_session *s, __u8 end)
 {
 	emit_end(key, s, end);
-	if (!sessions_delete(key))
-		count(MS_STAT_DELETES);
+	remove_session(key, s);
 }
 
 /* 53 bits, so that JSON readers with doubles keep it: 4 ms of boot time (99 days), the CPU, and the lower bits of how

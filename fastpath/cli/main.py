@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, run, text)
         command.add_argument("-o", "--output", choices=("text", "json"), default="text", help="for people or programs")
     add("sessions", _act, "live sessions, read from the kernel: list (unless told otherwise), close")
-    add("policy", _act, "offline: check, show, simulate, diff; of the daemon: suggest, apply, rollback, history")
+    add("policy", _act, "offline: check, show, simulate, diff; of the gateway: hits, suggest, apply, rollback, history")
     check = add("config", _check, "check the configuration").add_subparsers(metavar="check", required=True)
     _common(check.add_parser("check", help="check gateway.yaml and the policy"), default=argparse.SUPPRESS)
     return parser
@@ -93,10 +93,10 @@ class _Command(argparse.ArgumentParser):
             if not args or (args[0].startswith("-") and args[0] not in {"-h", "--help", "--version"}):
                 args = ["list", *args]
         elif self.name == "policy":
-            from fastpath.cli import apply, policy, suggest  # noqa: PLC0415  of this command alone
+            from fastpath.cli import apply, hits, policy, suggest  # noqa: PLC0415  of this command alone
 
             self.name = ""
-            _declare(self, (*policy.ACTIONS, *suggest.ACTIONS, *apply.ACTIONS))
+            _declare(self, (*policy.ACTIONS, *hits.ACTIONS, *suggest.ACTIONS, *apply.ACTIONS))
         return super().parse_known_args(args, namespace)
 
 

@@ -1,6 +1,7 @@
 """What is pinned where, and how it gets there.
 
     PIN_ROOT/ABI/sessions          outlives an upgrade of the programs: same ABI, same layout
+    PIN_ROOT/ABI/hits              as well: what was counted for sessions that were there before
     PIN_ROOT/ABI/CODE/ms_ingress   programs and the other maps, by the digest of text and options
 
 A directory under its final name is complete: it was filled under another name first.
@@ -43,6 +44,7 @@ MAPS = (
     "pol_page",
 )  # fmt: skip
 SESSIONS = "sessions"
+HITS = "hits"
 BPFFS = Path("/sys/fs/bpf")
 BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
 
@@ -89,7 +91,7 @@ class Pins:
 
     def map(self, name: str) -> Map:
         """Open a map."""
-        return Map.open(self.base / name if name == SESSIONS else self.directory / name)
+        return Map.open((self.base if name in {SESSIONS, HITS} else self.directory) / name)
 
     def load(self) -> bool:
         """Compile and pin what is not pinned yet; True if something was. Live sessions of the same
@@ -106,7 +108,8 @@ class Pins:
             # need their prog array until ours take over: `remove_others` comes after that.
             for path in [path for path in self.base.iterdir() if path.is_dir()]:
                 path.rename(path.with_name(f"{path.name}-{secrets.token_hex(4)}"))
-            (self.base / SESSIONS).unlink(missing_ok=True)
+            for name in (SESSIONS, HITS):
+                (self.base / name).unlink(missing_ok=True)
         for stale in self.base.glob("*-part"):
             remove_tree(stale)
         part = self.directory.with_name(self.directory.name + "-part")  # no dots in bpffs
@@ -120,6 +123,7 @@ class Pins:
                     # bcc opens what is pinned behind the colon, else makes and pins it.
                     f'-DMS_SESSIONS_TYPE="{name}:{self.base / SESSIONS}"',
                     f"-DMS_SESSIONS_FLAGS={flags}",
+                    f'-DMS_HITS_TYPE="array_of_maps$hits_t:{self.base / HITS}"',
                     "-Wno-everything",
                 ],
                 programs={program: part / program for program in PROGRAMS},

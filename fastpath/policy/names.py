@@ -85,7 +85,7 @@ def write_names(run_dir: Path, revision: int, policy: Policy) -> Path:
 
 def read_names(run_dir: Path, revision: int) -> Names | None:
     """The names of a revision, None when there are none (any more). ValueError when the file is not one of ours."""
-    path = run_dir / "policy" / f"{revision}.json"
+    path = _path(run_dir, revision)
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -97,6 +97,22 @@ def read_names(run_dir: Path, revision: int) -> Names | None:
         return Names(int(content["revision"]), _read(content["default"]), rules)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{path}: not the names of a revision: {error}") from None
+
+
+def read_ids(run_dir: Path, revision: int) -> list[str] | None:
+    """Ids alone, by the rule number of a verdict word; otherwise as `read_names`."""
+    path = _path(run_dir, revision)
+    try:
+        content = json.loads(path.read_bytes())
+        return [str(content["default"]["id"]), *map(str, content["ids"])]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the names of a revision: {error}") from None
+
+
+def _path(run_dir: Path, revision: int) -> Path:
+    return run_dir / "policy" / f"{revision}.json"
 
 
 def _named(rule_id: str, rule: Rule | Default) -> NamedRule:

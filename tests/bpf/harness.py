@@ -31,7 +31,7 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from fastpath import abi
+from fastpath import abi, hits
 from fastpath.commands import Commands
 from fastpath.config import TIMEOUTS, Config, Inspection
 from fastpath.libbpf import Program, RingBuffer
@@ -300,6 +300,7 @@ class Kernel:
         self._default = self.config
         self._events: list[abi.Event] = []
         self._current: Policy | None = None
+        self.replaced: hits.Counters | None = None
 
     def close(self) -> None:
         """Nothing stays."""
@@ -335,7 +336,7 @@ class Kernel:
         """Apply a policy under a new revision."""
         self._current = policy
         revision = self.revisions.next()
-        self.revisions.apply(compile_policy(policy), revision)
+        self.replaced = self.revisions.apply(compile_policy(policy), revision)
         return revision
 
     def settings(

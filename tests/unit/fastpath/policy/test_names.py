@@ -5,7 +5,7 @@ import pytest
 
 from fastpath.abi import Action
 from fastpath.policy.model import Default, Log, Policy, Rule, RuleFileUse
-from fastpath.policy.names import KEPT, NamedRule, Names, describe, read_names, write_names
+from fastpath.policy.names import KEPT, NamedRule, Names, describe, read_ids, read_names, write_names
 
 POLICY = Policy(
     (
@@ -30,6 +30,8 @@ def test_round_trip(tmp_path: Path) -> None:
     path = write_names(tmp_path, 7, POLICY)
     assert path == tmp_path / "policy/7.json"
     assert read_names(tmp_path, 7) == Names(7, DEFAULT, (WEB, SSH))
+    assert read_ids(tmp_path, 7) == ["default", "web", "ssh"]
+    assert read_ids(tmp_path, 8) is None
 
 
 def test_describe_is_json() -> None:
@@ -77,3 +79,5 @@ def test_a_foreign_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "policy/1.json").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"policy/1\.json: not the names of a revision"):
         read_names(tmp_path, 1)
+    with pytest.raises(ValueError, match=r"policy/1\.json: not the names of a revision"):
+        read_ids(tmp_path, 1)
