@@ -147,7 +147,8 @@ def test_sessions_that_are_alike_are_judged_together(names: RuleNames) -> None:
         [{"old": "one", "new": "shut", "sessions": 10 + EXAMPLES + 2, "bytes": 1010}],
     )
     assert change["examples"][0] == {
-        "from": "10.0.0.1", "to": "10.1.0.1", "proto": "tcp", "port": 81, "type": None, "app": None, "sessions": 10, "bytes": 1000,
+        "from": "10.0.0.1", "to": "10.1.0.1", "proto": "tcp", "port": 81, "type": None, "app": None, "sessions": 10,
+        "bytes": 1000,
         "old": "one", "new": "shut",
     }  # fmt: skip
     assert [each["from"] for each in change["examples"][1:]] == ["10.0.1.4", "10.0.1.3"]
