@@ -18,8 +18,9 @@ import dpkt
 
 from fastpath.abi import Action, Reason, RuleFlag, Verdict
 from fastpath.abi import Protocol as App
+from fastpath.policy.describe import rule_id
 from fastpath.policy.evaluate import evaluate
-from fastpath.policy.model import Policy
+from fastpath.policy.model import Policy, Rule
 from fastpath.word import Word
 from slowpath.core.flow import flow_fields
 from slowpath.core.fragments import Fragments
@@ -72,16 +73,17 @@ class PolicyFile:
     def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int) -> Judgement:
         """See `PolicyWalk`."""
         found = evaluate(self._policy, src, dst, l4, dport, possible=possible)
-        rule = self._policy.rules[found.rule - 1] if found.rule else None
+        decider = self._policy.decider(found.rule)
+        rule = decider if isinstance(decider, Rule) else None
         return Judgement(
             found.verdict,
             found.reason,
-            rule.id if rule is not None else "",
+            rule_id(self._policy, found.rule) if found.rule else "",
             REVISION,
             tuple(use.name for use in rule.rule_files) if rule is not None else (),
             monitor=bool(found.flags & RuleFlag.MONITOR),
             reset=bool(found.flags & RuleFlag.RESET),
-            log=str(rule.log if rule is not None else self._policy.default.log),
+            log=str(decider.log),
             word=found.word(REVISION),
         )
 

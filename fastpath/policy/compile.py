@@ -41,6 +41,7 @@ from fastpath.policy.model import (
     merged,
     protocol_name,
 )
+from fastpath.policy.where import MAX_ZONES, NOWHERE, Context, Where
 
 MAX_RULES = int(Limit.POLICY_RULES)
 MAX_CANDIDATES = int(Limit.POLICY_CANDIDATES)
@@ -66,6 +67,9 @@ _LANE_TOP = 0xFFFF // MAX_TREES
 NO_RULE = 0x7FFFFFFF
 MORE = 0x80000000
 _POLICY_WORDS = sizeof(abi.Policy) // 4
+_RULE_WORDS = sizeof(abi.Rule) // 4
+_WHERE_WORDS = sizeof(abi.Where) // 4
+_VLAN_WORDS = 128
 _CLASS_WORDS = sizeof(abi.Class) // 4
 _BUCKET = 4
 _BLOCK = 8
@@ -124,9 +128,21 @@ class Tables:
         for start in range(0, len(self.words), PAGE):
             yield self.words[start : start + PAGE].tobytes().ljust(PAGE * 4, b"\0")
 
-    def walk(self, src: bytes, dst: bytes, l4: int, dport: int = 0, *, possible: int = 0) -> Walk:
+    def walk(
+        self,
+        src: bytes,
+        dst: bytes,
+        l4: int,
+        dport: int = 0,
+        *,
+        possible: int = 0,
+        context: Context = NOWHERE,
+    ) -> Walk:
         """Judge a flow as the kernel does, from the tables; parameters and result as of `evaluate`."""
-        return decide(self.policy, sorted(self._matching(src, dst, key_of(l4, dport))), l4, possible)
+        place = _Place.of(self.policy, context)
+        found = self._matching(src, dst, key_of(l4, dport))
+        matching = [index for index in sorted(found) if self._is_there(self._rule(index + 1).where, place)]
+        return decide(self.policy, matching, l4, possible, self._default_of(place))
 
     def likely(self, src: bytes, dst: bytes, l4: int, dport: int = 0) -> list[int]:
         """Indices of the rules that a flow meets in two at least of source, destination, and protocol and port."""
@@ -162,6 +178,27 @@ class Tables:
                     if tested == _ANYONE or self._in_set(other, tested):
                         found.add(number - 1)
         return found
+
+    def _rule(self, number: int) -> abi.Rule:
+        at = _rule_at(number)
+        return abi.Rule.from_buffer_copy(self.words[at : at + _RULE_WORDS])
+
+    def _is_there(self, location: int, place: _Place) -> bool:
+        if not location:
+            return True
+        where = abi.Where.from_buffer_copy(self.words[location : location + _WHERE_WORDS])
+        tags = location + where.vlans
+        return (
+            _has(where.from_zones, place.from_zone)
+            and _has(where.to_zones, place.to_zone)
+            and bool(where.courses >> place.course & 1)
+            and (not where.vlans or _has(self.words[tags : tags + _VLAN_WORDS], place.vlan))
+        )
+
+    def _default_of(self, place: _Place) -> int:
+        """Number of what decides where no rule does."""
+        root = abi.Policy.from_buffer_copy(self.words[:_POLICY_WORDS])
+        return self.words[root.defaults + place.from_zone * root.zones + place.to_zone] if root.defaults else 0
 
     def _candidates(self, at: int) -> Iterator[tuple[int, int]]:
         """Numbers of a list's rules, and the sets that they test."""
@@ -249,9 +286,9 @@ def compile_policy(policy: Policy) -> Tables:
     forest = _Forest(policy, sets)
     pages = _Pages()
     pages.put(itertools.repeat(0, _POLICY_WORDS))
-    pages.put(_rule_words(policy.default))
-    for rule in policy.rules:
-        pages.put(_rule_words(rule))
+    for number in range(policy.last + 1):
+        pages.put(_rule_words(policy.decider(number)))
+    _put_places(policy, pages)
 
     prefixes = _classes(sets.networks)
     classes = set(prefixes.values())
@@ -275,6 +312,72 @@ def compile_policy(policy: Policy) -> Tables:
             value_bytes=4 * _aligned(len(pages.words), PAGE),
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A context in numbers."""
+
+    from_zone: int
+    to_zone: int
+    course: int
+    vlan: int
+
+    @classmethod
+    def of(cls, policy: Policy, context: Context) -> _Place:
+        """Zones that the policy does not name are no different from none."""
+        numbers = policy.zone_numbers
+        from_zone, to_zone = (numbers.get(zone, numbers[None]) for zone in (context.from_zone, context.to_zone))
+        return cls(from_zone, to_zone, context.course, context.vlan)
+
+
+def _put_places(policy: Policy, pages: _Pages) -> None:
+    """The conditions of rules on where flows come from and go to, and the defaults of pairs of zones."""
+    numbers = policy.zone_numbers
+    count = max(numbers.values()) + 1
+    if count > abi.Zone.FIRST + MAX_ZONES:
+        message = f"{count - abi.Zone.FIRST} zones; {MAX_ZONES} is the most"
+        raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
+    known: dict[Where, int] = {}
+    for number, rule in enumerate(policy.rules, 1):
+        if rule.where is None:
+            continue
+        if rule.where not in known:
+            words = _where_words(rule.where, numbers)
+            known[rule.where] = pages.make_room(len(words), _WHERE_WORDS)
+            pages.put(words)
+        pages.words[_rule_at(number) + abi.Rule.where.offset // 4] = known[rule.where]
+    root = abi.Policy(asks_for_zones=policy.asks_for_zones, zones=count)
+    if policy.defaults:
+        names = {value: name for name, value in numbers.items()}
+        contexts = [Context(names[one], names[other]) for one in names for other in names]
+        table = array("I", bytes(4 * count * count))
+        for context in contexts:
+            table[numbers[context.from_zone] * count + numbers[context.to_zone]] = policy.default_of(context)
+        root.defaults = pages.make_room(len(table), 1)
+        pages.put(table)
+    pages.words[:_POLICY_WORDS] = array("I", bytes(root))
+
+
+def _where_words(where: Where, numbers: Mapping[str | None, int]) -> array[int]:
+    from_zones, to_zones = ([numbers[zone] for zone in zones] for zones in (where.from_zones, where.to_zones))
+    record = abi.Where(courses=_mask(where.courses, 32)[0], vlans=_WHERE_WORDS if where.vlans else 0)
+    record.from_zones[:] = _mask(from_zones, 256)
+    record.to_zones[:] = _mask(to_zones, 256)
+    words = array("I", bytes(record))
+    if where.vlans:
+        words.extend(_mask([each for low, high in where.vlans for each in range(low, high + 1)], 32 * _VLAN_WORDS))
+    return words
+
+
+def _mask(numbers: Iterable[int], bits: int) -> list[int]:
+    """Words with these bits set, all of them where there are no numbers."""
+    whole = functools.reduce(operator.or_, (1 << number for number in numbers), 0) or (1 << bits) - 1
+    return [whole >> at & 0xFFFFFFFF for at in range(0, bits, 32)]
+
+
+def _has(words: Sequence[int], bit: int) -> bool:
+    return bool(words[bit // 32] >> bit % 32 & 1)
 
 
 class _Sets:
@@ -558,6 +661,11 @@ def _buckets(sets: set[int]) -> tuple[int, int, list[int]]:
 
 def _aligned(count: int, align: int) -> int:
     return -(-count // align) * align
+
+
+def _rule_at(number: int) -> int:
+    """Where a rule lies."""
+    return _POLICY_WORDS + _RULE_WORDS * number
 
 
 def _rule_words(rule: Rule | Default) -> array[int]:

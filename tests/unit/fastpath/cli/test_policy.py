@@ -85,7 +85,8 @@ def test_show_is_in_the_order_of_judging(gateway: Path, capsys: pytest.CaptureFi
             {
                 "number": 2, "id": "tls", "place": f"{gateway.parent}/policy.yaml:5", "description": "",
                 "priority": 1000, "from": ["10.1.0.0/16"], "to": None, "proto": ["tcp"], "ports": ["443"],
-                "app": ["tls"], "action": "allow", "rules": None, "deny_with": "reset", "log": "all",
+                "app": ["tls"], "from_zone": None, "to_zone": None, "direction": None, "vlan": None,
+                "action": "allow", "rules": None, "deny_with": "reset", "log": "all",
                 "mode": "enforce", "on_inspector_down": "deny",
             }
         ],

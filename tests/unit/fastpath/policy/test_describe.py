@@ -17,6 +17,7 @@ def test_nothing() -> None:
     told = difference(order("a", "b", file="old"), order("a", "b", file="new"))
     assert told == {
         "old": "old", "new": "new", "added": [], "removed": [], "changed": [], "moved": [], "default": {},
+        "defaults": {},
     }  # fmt: skip
 
 

@@ -98,7 +98,10 @@ def test_for_programs() -> None:
     tables = compiled()
     flow = read_flow(source="fd00::1", destination="fd00::2", proto="tcp", sport="9", port="443", app="tls")
     told = as_json(tables.policy, explain(tables, flow))
-    assert told["flow"] == {"from": "fd00::1", "to": "fd00::2", "proto": "tcp", "sport": 9, "port": 443, "app": "tls"}
+    assert told["flow"] == {
+        "from": "fd00::1", "to": "fd00::2", "proto": "tcp", "sport": 9, "port": 443, "app": "tls",
+        "from_zone": None, "to_zone": None, "vlan": None,
+    }  # fmt: skip
     assert (told["verdict"], told["enforced"], told["reason"]) == ("allow", False, "protocol")
     assert told["rule"] == {"number": 3, "id": "tls", "place": "p.yaml:5"}
     assert told["conditions"][0] == {
