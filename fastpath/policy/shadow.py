@@ -249,6 +249,9 @@ class _Shadows:
                         if _where(rule).may_be_hosts or not _same(rule, default, box.carried):
                             return False
                         takers.add(beyond)
+                        # Without `from_zone` it leaves out what the gateway itself sends.
+                        if _where(default).from_zones and _where(default).covers(rule.where):
+                            break
         return True
 
     def _meeting(self, number: int, version: int) -> int:
