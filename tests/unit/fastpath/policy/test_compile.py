@@ -23,11 +23,13 @@ from fastpath.policy.model import (
     UDP,
     Default,
     Networks,
+    PairDefault,
     Policy,
     Rule,
     RuleFileUse,
     all_protocols,
 )
+from fastpath.policy.where import MAX_ZONES, Context, Where
 
 HTTP, TLS = 1 << Protocol.HTTP, 1 << Protocol.TLS
 FILES = (RuleFileUse("web", "abc"),)
@@ -265,6 +267,28 @@ def test_rules_stand_at_their_numbers() -> None:
     assert (value.apps, value.hash, value.action, value.flags) == (HTTP, rule.hash, Action.INSPECT, rule.flags)
     value = record(tables, abi.Rule, 8)
     assert (value.apps, value.hash, value.action, value.flags) == (ANY_APP, 0, Action.ALLOW, Default().flags)
+
+
+def test_what_says_where_rules_hold_stands_once() -> None:
+    where = Where(("lan",), ("host",), (), ((1, 2),))
+    members = (Rule("a", Action.ALLOW, where=where), Rule("b", Action.DENY, where=where), Rule("c", Action.DENY))
+    tables = compile_policy(Policy(members, zones=("dmz", "lan")))
+    locations = [record(tables, abi.Rule, 8 * number).where for number in (2, 3, 4)]
+    assert locations[0] == locations[1] != 0
+    assert locations[2] == 0
+    said = record(tables, abi.Where, locations[0])
+    assert (list(said.from_zones), list(said.to_zones)) == ([1 << 4, *[0] * 7], [1 << abi.Zone.HOST, *[0] * 7])
+    assert tables.words[locations[0] + said.vlans] == 0b110
+
+
+def test_defaults_of_as_many_zones_as_there_may_be() -> None:
+    zones = tuple(f"z{n}" for n in range(MAX_ZONES))
+    pair = PairDefault(Action.ALLOW, from_zone=zones[-1], to_zone=zones[0])
+    tables = compile_policy(Policy((), zones=zones, defaults=(pair,)))
+    contexts = [Context(zones[-1], zones[0]), Context(zones[0], zones[-1]), Context()]
+    assert [tables.walk(bytes(16), bytes(16), TCP, context=context).rule for context in contexts] == [1, 0, 0]
+    with pytest.raises(PolicyTooLargeError, match="251 zones; 250 is the most"):
+        compile_policy(Policy((), zones=(*zones, "more")))
 
 
 def test_pages_are_whole_and_nothing_lies_across_two() -> None:
