@@ -19,12 +19,12 @@ from fastpath.accelerate import Acceleration, refuse
 from fastpath.attach import Attachment, detach, hook_of, netlink
 from fastpath.commands import Commands
 from fastpath.config import Config
-from fastpath.document import Problems
+from fastpath.document import Problems, without_collector
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.history import History, HistoryError
 from fastpath.libbpf import Map
 from fastpath.loader.pins import Pins, Table, remove_tree
-from fastpath.policy.compile import Sizes, Tables, compile_policy
+from fastpath.policy.compile import Compiler, Sizes, Tables
 from fastpath.policy.names import write_names
 from fastpath.policy.read import Reader
 from fastpath.policy.source import Source, read_what_can_be
@@ -48,13 +48,14 @@ class Compiled:
     source: Source
 
 
-def compile_source(config: Config, reader: Reader | None = None) -> Compiled:
-    """The policy as it stands now; a `reader` that read it before is faster. InvalidDocumentError with all its
-    problems.
+def compile_source(config: Config, reader: Reader | None = None, compiler: Compiler | None = None) -> Compiled:
+    """The policy as it stands now; a `reader` and a `compiler` that had it before are faster. InvalidDocumentError
+    with all its problems.
     """
     source = read_what_can_be(config.policy, problems := Problems())
     policy = (reader or Reader(tuple(config.zones))).read(config.policy, source, config.rule_digest, problems)
-    return Compiled(compile_policy(policy), source)
+    with without_collector():
+        return Compiled((compiler or Compiler()).compile(policy), source)
 
 
 def need_root() -> None:
@@ -106,6 +107,7 @@ class Gateway:
         self.config = config
         self.pins = pins_of(config)
         self.reader = Reader(tuple(config.zones))
+        self.compiler = Compiler()
         self.compiled = False
         # Of the policy in force: rules, digest of its files; why the history lacks it, if it does.
         self.rules = 0
@@ -121,7 +123,7 @@ class Gateway:
     async def start(self) -> None:
         """Load, apply the policy, attach: in this order, so that no packet meets a gateway without a policy."""
         check_host(self.config)
-        compiled = compile_source(self.config, self.reader)
+        compiled = compile_source(self.config, self.reader, self.compiler)
         async with netlink() as route:
             await refuse(route, self.config)
         self.compiled = self.pins.load()
@@ -173,7 +175,7 @@ class Gateway:
     async def reload(self, config: Config, why: str) -> Sizes:
         """Settings and policy that can change while running; one at a time. On an error everything stays as it is."""
         self.check_fixed(config)
-        compiled = await asyncio.to_thread(compile_source, config, self.reader)
+        compiled = await asyncio.to_thread(compile_source, config, self.reader, self.compiler)
         self.apply(config, compiled, why)
         self.config = self.acceleration.config = config
         self.revisions.configure(config, self.tap_ifindex)
@@ -182,7 +184,7 @@ class Gateway:
     async def check(self, config: Config) -> Sizes:
         """What `reload` would apply, or raise; nothing changes. Not while there is another, or a reload."""
         self.check_fixed(config)
-        return (await asyncio.to_thread(compile_source, config, self.reader)).tables.sizes
+        return (await asyncio.to_thread(compile_source, config, self.reader, self.compiler)).tables.sizes
 
     def check_fixed(self, config: Config) -> None:
         """CommandError when it differs in what cannot change while running."""

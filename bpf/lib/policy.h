@@ -367,10 +367,8 @@ MS_INLINE int policy_walk(struct __sk_buff *skb, struct ms_config *cfg, struct m
 		__u32 left = w->left;
 		if (!(left & 0xff)) {
 			if (left) {
+				/* A list lies within one page. */
 				w->at += MS_BLOCK_WORDS;
-				page = page_at(pages, w->at);
-				if (!page)
-					break;
 				w->left = passes(w->signature[w->by_source & 1],
 						 (struct ms_block *)word_at(page, w->at, MS_BLOCK_WORDS));
 				continue;

@@ -13,6 +13,7 @@ is refused.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import operator
@@ -22,7 +23,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ctypes import sizeof
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from fastpath import abi
@@ -66,6 +67,9 @@ _LANE_TOP = 0xFFFF // MAX_TREES
 
 NO_RULE = 0x7FFFFFFF
 MORE = 0x80000000
+# Rules that differ from those before, of which not all is made anew.
+MAX_CHANGES = 100
+
 _POLICY_WORDS = sizeof(abi.Policy) // 4
 _RULE_WORDS = sizeof(abi.Rule) // 4
 _WHERE_WORDS = sizeof(abi.Where) // 4
@@ -279,39 +283,107 @@ def key_text(key: int) -> str:
 
 def compile_policy(policy: Policy) -> Tables:
     """The tables of a policy. PolicyTooLargeError when they would not fit the kernel's."""
-    if len(policy.rules) > MAX_RULES:
-        message = f"{len(policy.rules)} rules; the kernel's tables hold {MAX_RULES}"
-        raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
-    sets = _Sets()
-    forest = _Forest(policy, sets)
-    pages = _Pages()
-    pages.put(itertools.repeat(0, _POLICY_WORDS))
-    for number in range(policy.last + 1):
-        pages.put(_rule_words(policy.decider(number)))
-    _put_places(policy, pages)
+    return Compiler().compile(policy)
 
-    prefixes = _classes(sets.networks)
-    classes = set(prefixes.values())
-    records = {
-        members: pages.put_class(sets.with_unions(members), forest.trees_of(members, pages)) for members in classes
-    }
-    for root, of_ipv4 in enumerate((True, False)):
-        starts = [(start, records[members]) for start, members in _ranges(prefixes, of_ipv4=of_ipv4)]
-        pages.words[root] = pages.put_addresses(starts, 32 if of_ipv4 else 128)
-    longest = _longest_walk(policy, forest, prefixes)
-    return Tables(
-        policy,
-        pages.words,
-        forest.sides,
-        Sizes(
-            rules=len(policy.rules),
-            prefixes=len(prefixes),
-            classes=len(classes),
-            trees=len(forest.built),
+
+class Compiler:
+    """Compiles one policy again and again. Where a few rules changed and none came or went, only what holds these is
+    made anew.
+    """
+
+    def __init__(self) -> None:
+        self._last: _Build | None = None
+
+    def compile(self, policy: Policy) -> Tables:
+        """Its tables. PolicyTooLargeError when they would not fit the kernel's; what was compiled before stays."""
+        build = self._last.changed(policy) if self._last is not None else None
+        if build is None:
+            build = _Build.of(policy)
+        tables = build.tables()
+        self._last = build
+        return tables
+
+
+@dataclass(frozen=True)
+class _Build:
+    """What tables are made of: of so many prefixes, the classes of each family and where all classes lie, and what says
+    where rules hold. Before any change there were `first` words.
+    """
+
+    policy: Policy
+    sets: _Sets
+    forest: _Forest
+    prefixes: int
+    families: tuple[set[tuple[int, ...]], ...]
+    records: Mapping[tuple[int, ...], int]
+    places: Mapping[Where, int]
+    words: array[int]
+    first: int
+
+    @classmethod
+    def of(cls, policy: Policy) -> _Build:
+        if len(policy.rules) > MAX_RULES:
+            message = f"{len(policy.rules)} rules; the kernel's tables hold {MAX_RULES}"
+            raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
+        sets = _Sets()
+        forest = _Forest(policy, sets)
+        pages = _Pages()
+        pages.put(itertools.repeat(0, _rule_at(policy.last + 1)))
+        places: dict[Where, int] = {}
+        for number in range(policy.last + 1):
+            _put_rule(policy, number, places, pages)
+        _put_zones(policy, pages)
+        prefixes = _classes(sets.networks)
+        records = {
+            members: pages.put_class(sets.with_unions(members), forest.trees_of(members, pages))
+            for members in set(prefixes.values())
+        }
+        for root, of_ipv4 in enumerate((True, False)):
+            starts = [(start, records[members]) for start, members in _ranges(prefixes, of_ipv4=of_ipv4)]
+            pages.words[root] = pages.put_addresses(starts, 32 if of_ipv4 else 128)
+        families = tuple(
+            {members for (address, _), members in prefixes.items() if _is_ipv4(address) == of_ipv4}
+            for of_ipv4 in (True, False)
+        )
+        return cls(policy, sets, forest, len(prefixes), families, records, places, pages.words, len(pages.words))
+
+    def changed(self, policy: Policy) -> _Build | None:
+        """The same for a policy of which some rules differ; None where all has to be made anew."""
+        if len(policy.rules) != len(self.policy.rules) or len(self.words) > 2 * self.first:
+            return None
+        if [each.id for each in policy.defaults] != [each.id for each in self.policy.defaults]:
+            return None
+        if policy.zone_numbers != self.policy.zone_numbers:
+            return None
+        pairs = enumerate(zip(self.policy.rules, policy.rules, strict=True))
+        differing = [index for index, (old, new) in pairs if old is not new and _meaning(old) != _meaning(new)]
+        forest = self.forest.changed(policy, differing, self.sets) if len(differing) <= MAX_CHANGES else None
+        if forest is None:
+            return None
+        pages = _Pages(self.words[:])
+        places = dict(self.places)
+        for number in (0, *(index + 1 for index in differing), *range(len(policy.rules) + 1, policy.last + 1)):
+            _put_rule(policy, number, places, pages)
+        pages.words[abi.Policy.asks_for_zones.offset // 4] = policy.asks_for_zones
+        stale = self.forest.built.keys() - forest.built.keys()
+        for members, at in self.records.items():
+            if not stale.isdisjoint(itertools.chain(*forest.names_of(members))):
+                refs = array("I", itertools.chain(*forest.trees_of(members, pages)))
+                pages.words[at + _CLASS_WORDS : at + _CLASS_WORDS + len(refs)] = refs
+        return replace(self, policy=policy, forest=forest, places=places, words=pages.words)
+
+    def tables(self) -> Tables:
+        """PolicyTooLargeError when a walk may be too long."""
+        longest = _longest_walk(self.policy, self.forest, self.families)
+        sizes = Sizes(
+            rules=len(self.policy.rules),
+            prefixes=self.prefixes,
+            classes=len(self.records),
+            trees=len(self.forest.built),
             longest=longest,
-            value_bytes=4 * _aligned(len(pages.words), PAGE),
-        ),
-    )
+            value_bytes=4 * _aligned(len(self.words), PAGE),
+        )
+        return Tables(self.policy, self.words, self.forest.sides, sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,32 +403,35 @@ class _Place:
         return cls(from_zone, to_zone, context.course, context.vlan)
 
 
-def _put_places(policy: Policy, pages: _Pages) -> None:
-    """The conditions of rules on where flows come from and go to, and the defaults of pairs of zones."""
+def _put_zones(policy: Policy, pages: _Pages) -> None:
+    """What the policy as a whole says of zones."""
     numbers = policy.zone_numbers
     count = max(numbers.values()) + 1
     if count > abi.Zone.FIRST + MAX_ZONES:
         message = f"{count - abi.Zone.FIRST} zones; {MAX_ZONES} is the most"
         raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
-    known: dict[Where, int] = {}
-    for number, rule in enumerate(policy.rules, 1):
-        if rule.where is None:
-            continue
-        if rule.where not in known:
-            words = _where_words(rule.where, numbers)
-            known[rule.where] = pages.make_room(len(words), _WHERE_WORDS)
-            pages.put(words)
-        pages.words[_rule_at(number) + abi.Rule.where.offset // 4] = known[rule.where]
     root = abi.Policy(asks_for_zones=policy.asks_for_zones, zones=count)
     if policy.defaults:
-        names = {value: name for name, value in numbers.items()}
-        contexts = [Context(names[one], names[other]) for one in names for other in names]
         table = array("I", bytes(4 * count * count))
-        for context in contexts:
-            table[numbers[context.from_zone] * count + numbers[context.to_zone]] = policy.default_of(context)
+        for one, other in itertools.product(numbers, repeat=2):
+            table[numbers[one] * count + numbers[other]] = policy.default_of(Context(one, other))
         root.defaults = pages.make_room(len(table), 1)
         pages.put(table)
     pages.words[:_POLICY_WORDS] = array("I", bytes(root))
+
+
+def _put_rule(policy: Policy, number: int, places: dict[Where, int], pages: _Pages) -> None:
+    """A rule's record in its place, and what says where it holds, if that is not in `places`."""
+    rule = policy.decider(number)
+    words = _rule_words(rule)
+    if isinstance(rule, Rule) and rule.where is not None:
+        if rule.where not in places:
+            said = _where_words(rule.where, policy.zone_numbers)
+            places[rule.where] = pages.make_room(len(said), _WHERE_WORDS)
+            pages.put(said)
+        words[abi.Rule.where.offset // 4] = places[rule.where]
+    at = _rule_at(number)
+    pages.words[at : at + _RULE_WORDS] = words
 
 
 def _where_words(where: Where, numbers: Mapping[str | None, int]) -> array[int]:
@@ -397,9 +472,20 @@ class _Sets:
             return (_ANYONE,)
         known = self._known.get(id(networks))
         if known is None:
-            parts = networks.parts if isinstance(networks, Networks) else (Networks(networks),)
-            known = self._known[id(networks)] = tuple(dict.fromkeys(map(self._number, parts)))
+            known = self._known[id(networks)] = tuple(dict.fromkeys(map(self._number, _parts(networks))))
         return known
+
+    def known(self, networks: Networks | tuple[Network, ...]) -> tuple[int, ...] | None:
+        """The same of other rules than those it was made for; None where a set is not there, or none to be tested."""
+        if not networks:
+            return (_ANYONE,)
+        named: dict[int, None] = {}
+        for part in _parts(networks):
+            number = self._numbers.get(part.digest)
+            if number is None:
+                return None
+            named[number] = None
+        return tuple(named) if len(named) <= MAX_TESTS or tuple(named) in self._unions else None
 
     def tested(self, named: tuple[int, ...]) -> tuple[int, ...]:
         """The same to be tested: not many."""
@@ -429,6 +515,7 @@ class _Tree:
     location: int
     starts: list[int]
     lengths: list[int]
+    longest: int
 
     def length_at(self, key: int) -> int:
         return self.lengths[bisect_right(self.starts, key) - 1]
@@ -453,39 +540,82 @@ class _Forest:
     """All trees, built when a class asks for them."""
 
     def __init__(self, policy: Policy, sets: _Sets) -> None:
-        self._entries: tuple[dict[int, list[_Entry]], ...] = ({}, {})
+        self.entries: tuple[dict[int, list[_Entry]], ...] = ({}, {})
         self.built: dict[_Name, _Tree] = {}
-        self._names: dict[tuple[int, ...], tuple[list[_Name], ...]] = {}
+        self.names: dict[tuple[int, ...], tuple[list[_Name], ...]] = {}
+        self.spans = _Spans()
         self.sides = [(sets.named(rule.destinations), sets.named(rule.sources)) for rule in policy.rules]
-        spans = _spans_of(policy.rules)
-        crowds: tuple[Counter[tuple[int, int]], ...] = (Counter(), Counter())
-        for named, keys in zip(self.sides, spans, strict=True):
-            for crowd, side in zip(crowds, named, strict=True):
-                crowd.update((each, id(keys)) for each in side)
-        for number, (rule, named, keys) in enumerate(zip(policy.rules, self.sides, spans, strict=True), 1):
-            # Between equal ones it is better not to burden every packet.
-            weights = [
-                (max(crowd[each, id(keys)] for each in side), side == (_ANYONE,))
-                for crowd, side in zip(crowds, named, strict=True)
-            ]
-            by_source = weights[0][0] > CROWD and weights[1] < weights[0]
-            filed = self._entries[by_source]
-            tests = sets.tested(named[not by_source])
-            for each in named[by_source]:
-                entries = filed.setdefault(each, [])
-                entries += [(number, test, keys, test == _ANYONE and not rule.candidate) for test in tests]
+        # How many rules share a set and their keys.
+        self.crowds: tuple[Counter[tuple[int, int]], ...] = (Counter(), Counter())
+        for rule, named in zip(policy.rules, self.sides, strict=True):
+            keys = id(self.spans.of(rule))
+            for crowd, side in zip(self.crowds, named, strict=True):
+                crowd.update((each, keys) for each in side)
+        self.by_source = [
+            self.belongs_to_source(rule, named) for rule, named in zip(policy.rules, self.sides, strict=True)
+        ]
+        for index, rule in enumerate(policy.rules):
+            for each, entries in self.filed(index, rule, sets):
+                self.entries[self.by_source[index]].setdefault(each, []).extend(entries)
+
+    def belongs_to_source(self, rule: Rule, named: tuple[tuple[int, ...], ...]) -> bool:
+        keys = id(self.spans.of(rule))
+        # Between equal ones it is better not to burden every packet.
+        to, from_ = (
+            (max([crowd[each, keys] for each in side]), side == (_ANYONE,))
+            for crowd, side in zip(self.crowds, named, strict=True)
+        )
+        return to[0] > CROWD and from_ < to
+
+    def filed(self, index: int, rule: Rule, sets: _Sets) -> Iterator[tuple[int, list[_Entry]]]:
+        """The sets under which a rule is filed, and its candidates there."""
+        by_source = self.by_source[index]
+        keys = self.spans.of(rule)
+        tests = sets.tested(self.sides[index][not by_source])
+        entries = [(index + 1, test, keys, test == _ANYONE and not rule.candidate) for test in tests]
+        return ((each, entries) for each in self.sides[index][by_source])
+
+    def changed(self, policy: Policy, differing: Sequence[int], sets: _Sets) -> _Forest | None:
+        """The trees with other rules in these places, those not built that hold them; None where other classes come of
+        it.
+        """
+        forest = copy.copy(self)
+        forest.sides, forest.by_source = self.sides[:], self.by_source[:]
+        entries: tuple[dict[int, list[_Entry]], ...] = (dict(self.entries[0]), dict(self.entries[1]))
+        touched: set[tuple[bool, int]] = set()
+        for index in differing:
+            number, rule = index + 1, policy.rules[index]
+            for each in self.sides[index][self.by_source[index]]:
+                filed = entries[self.by_source[index]]
+                filed[each] = [entry for entry in filed[each] if entry[0] != number]
+                touched.add((self.by_source[index], each))
+            to, from_ = sets.known(rule.destinations), sets.known(rule.sources)
+            if to is None or from_ is None:
+                return None
+            forest.sides[index] = to, from_
+            forest.by_source[index] = by_source = forest.belongs_to_source(rule, (to, from_))
+            for each, own in forest.filed(index, rule, sets):
+                if each not in entries[by_source]:
+                    return None
+                entries[by_source][each] = sorted([*entries[by_source][each], *own])
+                touched.add((by_source, each))
+        forest.entries = entries
+        forest.built = {
+            name: tree for name, tree in self.built.items() if touched.isdisjoint((name[0], each) for each in name[1])
+        }
+        return forest
 
     def names_of(self, members: tuple[int, ...]) -> tuple[list[_Name], ...]:
         """The trees of a class by destination, and those by source."""
-        if members not in self._names:
+        if members not in self.names:
             found = []
             for by_source in (False, True):
-                filed = self._entries[by_source]
+                filed = self.entries[by_source]
                 own = [each for each in (_ANYONE, *members) if each in filed]
                 names: list[_Name] = [(by_source, (each,)) for each in own]
                 found.append(names if len(names) <= MAX_TREES else [(by_source, tuple(own))])
-            self._names[members] = tuple(found)
-        return self._names[members]
+            self.names[members] = tuple(found)
+        return self.names[members]
 
     def trees_of(self, members: tuple[int, ...], pages: _Pages) -> tuple[list[int], ...]:
         """Where they are."""
@@ -500,22 +630,40 @@ class _Forest:
     def entries_of(self, name: _Name) -> list[_Entry]:
         """The candidates of a tree in the order of their rules."""
         by_source, sets = name
-        lists = [self._entries[by_source][each] for each in sets]
+        lists = [self.entries[by_source][each] for each in sets]
         return lists[0] if len(lists) == 1 else sorted(set(itertools.chain.from_iterable(lists)))
 
 
-def _spans_of(rules: Sequence[Rule]) -> list[tuple[_Span, ...]]:
-    """Keys of each rule; the same object for the same keys."""
-    known: dict[object, tuple[_Span, ...]] = {}
-    same: dict[tuple[_Span, ...], tuple[_Span, ...]] = {}
-    found = []
-    for rule in rules:
+class _Spans:
+    """Keys of rules; the same object for the same keys."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, tuple[_Span, ...]] = {}
+        self._same: dict[tuple[_Span, ...], tuple[_Span, ...]] = {}
+
+    def of(self, rule: Rule) -> tuple[_Span, ...]:
         fields = (rule.protocols, rule.ports, rule.udp_ports)
-        if fields not in known:
+        known = self._known.get(fields)
+        if known is None:
             spans = key_spans(rule)
-            known[fields] = same.setdefault(spans, spans)
-        found.append(known[fields])
-    return found
+            known = self._known[fields] = self._same.setdefault(spans, spans)
+        return known
+
+
+def _meaning(rule: Rule) -> object:
+    """All of a rule that the tables depend on."""
+    return (
+        rule.protocols, rule.ports, rule.udp_ports, rule.apps, rule.action, rule.flags, rule.where, rule.hash,
+        _digest(rule.sources), _digest(rule.destinations),
+    )  # fmt: skip
+
+
+def _parts(networks: Networks | tuple[Network, ...]) -> tuple[Networks, ...]:
+    return networks.parts if isinstance(networks, Networks) else (Networks(networks),)
+
+
+def _digest(networks: Networks | tuple[Network, ...]) -> object:
+    return networks.digest if isinstance(networks, Networks) else networks
 
 
 @dataclass(slots=True)
@@ -559,7 +707,8 @@ class _Pages:
         for each in lists:
             if each not in where:
                 where[each] = self._put_list([entries[index] for index in each])
-        return _Tree(self.put_index(starts, [where[each] for each in lists]), starts, [len(each) for each in lists])
+        lengths = [len(each) for each in lists]
+        return _Tree(self.put_index(starts, [where[each] for each in lists]), starts, lengths, max(lengths))
 
     def _put_list(self, entries: Sequence[_Entry]) -> int:
         blocks = -(-len(entries) // _BLOCK)
@@ -684,6 +833,10 @@ def _mapped(network: Network) -> _Mapped:
     return address, network.prefixlen
 
 
+def _is_ipv4(address: int) -> bool:
+    return address >> 32 == _ROOT4[0] >> 32
+
+
 def _classes(networks_of: Mapping[int, Sequence[Network]]) -> dict[_Mapped, tuple[int, ...]]:
     """The sets that hold each prefix: those that name it, and all that name one around it in its family.
 
@@ -719,7 +872,7 @@ def _ranges(classes: Mapping[_Mapped, tuple[int, ...]], *, of_ipv4: bool) -> lis
             if ends:
                 starts[end] = ends[-1][1]
 
-    for address, length in sorted(key for key in classes if (key[0] >> 32 == _ROOT4[0] >> 32) == of_ipv4):
+    for address, length in sorted(key for key in classes if _is_ipv4(key[0]) == of_ipv4):
         own = address - base
         close(own)
         starts[own] = classes[address, length]
@@ -733,13 +886,12 @@ def _ranges(classes: Mapping[_Mapped, tuple[int, ...]], *, of_ipv4: bool) -> lis
     return found
 
 
-def _longest_walk(policy: Policy, forest: _Forest, classes: Mapping[_Mapped, tuple[int, ...]]) -> int:
+def _longest_walk(policy: Policy, forest: _Forest, families: Iterable[Iterable[tuple[int, ...]]]) -> int:
     """Candidates that a walk looks at, at most. A policy of which some walk might be longer than the kernel's is
     refused.
     """
     longest = 0
-    for of_ipv4 in (True, False):
-        members = {found for (address, _), found in classes.items() if (address >> 32 == _ROOT4[0] >> 32) == of_ipv4}
+    for members in families:
         rows = tuple({_Row.of(forest, each, side) for each in members} for side in (0, 1))
         tops = [max(row.bound for row in side) for side in rows]
         if sum(tops) <= MAX_CANDIDATES:
@@ -764,7 +916,7 @@ class _Row:
     @classmethod
     def of(cls, forest: _Forest, members: tuple[int, ...], side: int) -> _Row:
         names = tuple(forest.names_of(members)[side])
-        return cls(names, sum(max(forest.built[name].lengths) for name in names))
+        return cls(names, sum([forest.built[name].longest for name in names]))
 
 
 def _longest_pair(policy: Policy, forest: _Forest, sides: Sequence[Sequence[_Row]]) -> int:

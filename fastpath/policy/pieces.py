@@ -6,9 +6,11 @@ compares. What could mean another thing elsewhere, or by itself, is not cut.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 # The line of the list, and blank lines and comments before its first item.
 _RULES = re.compile(r"^rules: *(?:#.*)?\n(?: *(?:#.*)?\n)*(?=( *)- )", re.MULTILINE)
@@ -20,7 +22,7 @@ _DOUBTFUL = "\t\r\x85\u2028\u2029\ufeff"
 _MARKS = ("%", "---", "...")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pieces:
     """`head`, the items of the list `rules` without their ``- ``, and `tail`; `line` is that of `rules:`, 1-based,
     0 where there is none and the text is all head.
@@ -41,17 +43,19 @@ class Pieces:
         """The text with comments for the items."""
         return self.head + "#\n" * sum(map(height, self.items)) + self.tail
 
-    def some(self, wanted: Collection[int]) -> str:
-        """A document of nothing but these items, in the lines in which they are."""
+    def some(self, wanted: Iterable[int]) -> str:
+        """A document of nothing but these items, in rising order, in the lines in which they are."""
         parts = ["\n" * (self.line - 1), "rules:\n", "#\n" * (self.first - self.line - 1)]
-        gap = 0
-        for index, item in enumerate(self.items):
-            if index in wanted:
-                parts += ["#\n" * gap, self.indent, "- ", item, "\n"]
-                gap = 0
-            else:
-                gap += height(item)
+        line = 0
+        for index in wanted:
+            parts += ["#\n" * (self._lines[index] - line), self.indent, "- ", self.items[index], "\n"]
+            line = self._lines[index + 1]
         return "".join(parts)
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        """Lines before each item, and of all."""
+        return list(itertools.accumulate(map(height, self.items), initial=0))
 
 
 def height(item: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ Zones = Sequence[str] | None
 
 _DOCUMENT = ("default", "defaults", "mode", "groups", "services", "rules")
 _ATTRIBUTES = ("deny_with", "log", "mode")
+# Rules composed at a time.
+_AT_ONCE = 5000
 # Whatever may be a name's.
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _OPTIONAL = (
@@ -220,12 +223,14 @@ def _read_rules(
             rule = None
         made.append(rule)
         line += height(item)
-    if fresh:
-        root = compose(pieces.some(fresh), file, found)
+    # Nodes take ten times what comes of them: all at once they would leave a heap full of holes.
+    remaining = iter(fresh.items())
+    while some := dict(itertools.islice(remaining, _AT_ONCE)):
+        root = compose(pieces.some(some), file, found)
         nodes = root.mapping(optional=None)["rules"].items() if root is not None else []
-        if len(nodes) != len(fresh):
+        if len(nodes) != len(some):
             return None
-        for (index, (first, key)), node in zip(fresh.items(), nodes, strict=True):
+        for (index, (first, key)), node in zip(some.items(), nodes, strict=True):
             before = len(found.found)
             rule = made[index] = node.numbered(index).attempt(lambda node: _rule(node, shared, rule_hash))
             # Behind comments it begins further down, and would be told to be elsewhere the next time.

@@ -1,8 +1,10 @@
 """Compiled tables: their layout, their limits, and their meaning against the naive evaluator."""
 
+import itertools
 import random
 from collections.abc import Iterator
 from ctypes import Structure, sizeof
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -14,7 +16,7 @@ from fastpath import abi
 from fastpath.abi import Action, Protocol, Verdict
 from fastpath.document import Network
 from fastpath.policy import compile  # noqa: A004
-from fastpath.policy.compile import MAX_CANDIDATES, PolicyTooLargeError, Tables, _Pages, compile_policy
+from fastpath.policy.compile import MAX_CANDIDATES, Compiler, PolicyTooLargeError, Tables, _Pages, compile_policy
 from fastpath.policy.evaluate import evaluate
 from fastpath.policy.model import (
     ANY_APP,
@@ -75,6 +77,13 @@ ranges = st.tuples(st.sampled_from(EDGES), st.sampled_from(EDGES)).map(lambda pa
 masks = st.lists(st.sampled_from(APPS), min_size=1, max_size=3, unique=True).map(lambda apps: sum(1 << a for a in apps))
 
 
+ZONES = ("lan", "dmz")
+some_zones = st.sampled_from([(), ("lan",), ("host", "dmz")])
+wheres = st.none() | st.builds(Where, some_zones, some_zones, vlans=st.sampled_from([(), ((0, 0),), ((1, 2),)]))
+zones = st.sampled_from([None, "host", *ZONES])
+contexts = st.builds(Context, zones, zones, st.integers(0, 3))
+
+
 @st.composite
 def rules(draw: st.DrawFn) -> Rule:
     over_ports = draw(st.booleans())
@@ -93,6 +102,7 @@ def rules(draw: st.DrawFn) -> Rule:
         reset=draw(st.booleans()),
         monitor=draw(st.booleans()),
         priority=draw(st.integers(0, 3)),
+        where=draw(wheres),
     )
 
 
@@ -170,6 +180,91 @@ def test_as_many_ports_as_a_tree_has() -> None:
             assert tables.walk(bytes(16), bytes(16), TCP, port).rule == number + 1
     assert tables.walk(bytes(16), bytes(16), UDP, 80).verdict == Verdict.DENY
     assert str(tables.sizes) == "4096 rules, 2 prefixes of 1 classes, 1 trees, 1 candidates at most, 512 KiB"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    st.lists(rules(), min_size=1, max_size=10),
+    st.lists(st.tuples(st.integers(0, 9), st.one_of(rules(), st.integers(0, 9)), defaults), min_size=1, max_size=5),
+    st.lists(st.tuples(packets, contexts), min_size=5, max_size=15),
+)
+def test_compiled_again_it_is_as_compiled_anew(
+    members: list[Rule],
+    changes: list[tuple[int, Rule | int, Default]],
+    seen: list[tuple[tuple[bytes, bytes, int, int, int], Context]],
+) -> None:
+    members = [replace(rule, priority=0) for rule in members]
+    compiler = Compiler()
+    between = PairDefault(Action.ALLOW, from_zone="lan", to_zone="dmz")
+    compiler.compile(Policy(tuple(members), defaults=(between,), zones=ZONES))
+    for place, new, default in changes:
+        # Another rule, or one that names what others name.
+        rule = new if isinstance(new, Rule) else replace(
+            members[new % len(members)], action=Action.DENY, destinations=members[place % len(members)].destinations
+        )  # fmt: skip
+        members[place % len(members)] = replace(rule, priority=0)
+        policy = Policy(tuple(members), default, "", (replace(between, action=default.action),), ZONES)
+        before = compiler._last
+        tables = compiler.compile(policy)
+        event("anew" if compiler._last.sets is not before.sets else "changed")
+        for (src, dst, l4, dport, possible), context in seen:
+            expected = evaluate(policy, src, dst, l4, dport, possible=possible, context=context)
+            assert tables.walk(src, dst, l4, dport, possible=possible, context=context) == expected
+            root = record(tables, abi.Policy, 0)
+            assert root.asks_for_zones == policy.asks_for_zones
+
+
+def test_what_is_compiled_again() -> None:
+    web, app, other = (Networks([ip_network(f"10.{n}.0.0/16")]) for n in (1, 2, 3))
+    rules = (
+        Rule("web", Action.ALLOW, web, app, (TCP,), ((80, 80),)),
+        Rule("app", Action.ALLOW, app, web, (TCP,), ((443, 443),)),
+        Rule("other", Action.ALLOW, other, app, (TCP,), ((22, 22),)),
+    )
+    compiler = Compiler()
+    first = compiler.compile(Policy(rules))
+    builds = [compiler._last]
+
+    def again(*changed: Rule) -> bool:
+        """Some of it was still good."""
+        tables = compiler.compile(Policy(changed))
+        builds.append(compiler._last)
+        flows = itertools.product(("10.1.0.1", "10.2.0.1", "10.3.0.1", "10.4.0.1"), repeat=2)
+        for (source, destination), port in itertools.product(flows, (22, 80, 443)):
+            flow = (mapped(source), mapped(destination), TCP, port)
+            assert tables.walk(*flow) == evaluate(Policy(changed), *flow)
+        return builds[-1].sets is builds[-2].sets
+
+    assert again(*rules)
+    assert compiler._last.words == first.words
+    assert again(replace(rules[0], action=Action.DENY), *rules[1:])
+    assert again(replace(rules[0], sources=other), *rules[1:])
+    assert again(rules[0], rules[1], replace(rules[2], destinations=web, ports=((80, 81),)))
+    assert again(rules[0], rules[1], replace(rules[2], where=Where(vlans=((0, 0),))))
+    # A set that nobody named, or named as a destination, and another number of rules.
+    assert not again(replace(rules[0], sources=Networks([ip_network("10.4.0.0/16")])), *rules[1:])
+    assert not again(replace(rules[0], destinations=other), *rules[1:])
+    assert not again(*rules, rules[0])
+    # What was left behind is cleared away at some time.
+    assert sum(not again(rules[0], replace(rules[1], ports=((n, n),)), rules[2]) for n in range(100)) in range(2, 50)
+
+
+def test_a_policy_that_does_not_fit_changes_nothing() -> None:
+    compiler = Compiler()
+    members = [Rule(f"r{n}", Action.ALLOW, protocols=(TCP,), ports=((n, n),), apps=HTTP) for n in range(600)]
+    compiler.compile(Policy(tuple(members)))
+    build = compiler._last
+    wide = [replace(rule, ports=((0, 9),)) for rule in members[:80]]
+    for end in range(80, 601, 80):
+        wide = [replace(rule, ports=((0, 9),)) for rule in members[:end]]
+        policy = Policy((*wide, *members[end:]))
+        if end <= MAX_CANDIDATES:
+            compiler.compile(policy)
+            build = compiler._last
+            continue
+        with pytest.raises(PolicyTooLargeError):
+            compiler.compile(policy)
+        assert compiler._last is build
 
 
 # --- layout ----------------------------------------------------------------------------------------------------------
