@@ -131,3 +131,24 @@ def test_zones_are_fixed_while_the_daemon_runs(gateway: Gateway) -> None:
     finally:
         gateway.settings = settings
         gateway.write_config()
+
+
+def test_after_a_restart_with_other_zones_sessions_are_judged_by_those(gateway: Gateway) -> None:
+    use(gateway, POLICY)
+    settings = dict(gateway.settings)
+
+    def restart() -> None:
+        gateway.write_config()
+        gateway.stop(FASTPATH)
+        gateway.start_daemon(FASTPATH)
+
+    with pair(gateway.lab, 7002) as (client, _):
+        try:
+            gateway.settings |= {"zones": {"clients": ["seg1"], "servers": ["seg0"], "dmz": ["seg2"]}}
+            restart()
+            client.sendall(b"x")
+            assert eventually(lambda: session_of(gateway, port_of(client))["verdict"] == "deny")
+            assert session_of(gateway, port_of(client))["rule"] == "default"
+        finally:
+            gateway.settings = settings
+            restart()
