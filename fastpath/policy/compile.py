@@ -42,7 +42,7 @@ from fastpath.policy.model import (
     merged,
     protocol_name,
 )
-from fastpath.policy.where import MAX_ZONES, NOWHERE, Context, Where
+from fastpath.policy.where import HOST, MAX_ZONES, NOWHERE, Context, Where
 
 MAX_RULES = int(Limit.POLICY_RULES)
 MAX_CANDIDATES = int(Limit.POLICY_CANDIDATES)
@@ -413,8 +413,13 @@ def _put_zones(policy: Policy, pages: _Pages) -> None:
     root = abi.Policy(asks_for_zones=policy.asks_for_zones, zones=count)
     if policy.defaults:
         table = array("I", bytes(4 * count * count))
-        for one, other in itertools.product(numbers, repeat=2):
-            table[numbers[one] * count + numbers[other]] = policy.default_of(Context(one, other))
+        anywhere = [number for zone, number in numbers.items() if zone != HOST]
+        # The first that fits is written last.
+        for number, each in reversed([*enumerate(policy.defaults, len(policy.rules) + 1)]):
+            from_zones = [numbers[each.from_zone]] if each.from_zone else anywhere
+            to_zones = [numbers[each.to_zone]] if each.to_zone else numbers.values()
+            for one, other in itertools.product(from_zones, to_zones):
+                table[one * count + other] = number
         root.defaults = pages.make_room(len(table), 1)
         pages.put(table)
     pages.words[:_POLICY_WORDS] = array("I", bytes(root))
