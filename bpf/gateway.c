@@ -212,7 +212,7 @@ MS_PROGRAM(ms_judge)(struct __sk_buff *skb)
 		icmp_unasked(p);
 		return tail(skb, p, MS_PROG_JUDGE, skb->cb[0], 0);
 	}
-	return ask(skb, room, reversed, possible, MS_PROG_SETTLE);
+	return ask(skb, room, cfg, s, reversed, possible, MS_PROG_SETTLE);
 }
 
 /* Walks the policy with what was asked; `answer` goes on with `judged`. A program of its own, so that the walk's loops
@@ -225,7 +225,7 @@ MS_PROGRAM(ms_policy)(struct __sk_buff *skb)
 
 	if (!cfg || !room)
 		return MS_DROP;
-	room->refused = policy_walk(cfg, &room->walk, &walk);
+	room->refused = policy_walk(skb, cfg, &room->walk, &walk);
 	room->judged = walk;
 	progs_call(skb, room->answer);
 	return drop(MS_REASON_NO_POLICY, 0);
@@ -243,14 +243,14 @@ MS_PROGRAM(ms_settle)(struct __sk_buff *skb)
 		return MS_DROP;
 	struct ms_packet *p = &room->packet;
 	struct ms_walk walk = room->judged;
-	int monitor = cfg->monitor, error = room->refused, reversed = room->reversed, reason;
+	int monitor = cfg->monitor, error = room->refused, reversed = room->walk.reversed, reason;
 	struct ms_session *s = skb->cb[1] ? 0 : sessions_lookup(&p->key);
 
 	/* Of two packets at once the other may have been first. */
 	if (s && word_revision(s->verdict) != cfg->revision) {
 		if (error)
 			return drop(error, monitor);
-		rejudge(p, s, cfg, &walk);
+		rejudge(p, s, cfg, &room->walk, &walk);
 		if (p->l4 == MS_IP_TCP)
 			return tail(skb, p, MS_PROG_TCP, hook, 0);
 	}
@@ -300,7 +300,7 @@ MS_PROGRAM(ms_settle)(struct __sk_buff *skb)
 		}
 		int failed = sessions_insert(&p->key, &room->session);
 		count(failed ? MS_STAT_INSERT_FAILURES : MS_STAT_INSERTS);
-		if (!failed && room->session.logged)
+		if (!failed && (room->session.flags & MS_SESSION_LOGGED))
 			emit(&p->key, &room->session, MS_EVENT_VERDICT, 0);
 		if (!failed && settled) {
 			if (denied)
@@ -411,7 +411,7 @@ MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
 
 	if (protocol != MS_PROTOCOL_NONE) {
 		room->protocol = protocol;
-		return ask(skb, room, reversed, 1 << (protocol & 31), MS_PROG_DECIDED);
+		return ask(skb, room, cfg, s, reversed, 1 << (protocol & 31), MS_PROG_DECIDED);
 	}
 	__u64 word = word_with_verdict(s->verdict, MS_VERDICT_INSPECT);
 	s->verdict = word;
@@ -565,7 +565,7 @@ MS_PROGRAM(ms_walk)(struct __sk_buff *skb)
 
 	if (!cfg || !room || bpf_skb_load_bytes(skb, MS_APPLY_OFFSET, &c, sizeof(c)))
 		return -1;
-	apply_walk(&c, cfg, &room->walk);
+	apply_walk(skb, &c, cfg, &room->walk);
 	return bpf_skb_store_bytes(skb, MS_APPLY_OFFSET, &c, sizeof(c), 0);
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import Structure, c_uint8, c_uint16, c_uint32, c_uint64
 from enum import IntEnum
 
-ABI_HASH = "a96fe098cd55"
+ABI_HASH = "af7aad241aa9"
 
 
 class Verdict(IntEnum):
@@ -150,6 +150,20 @@ class SessionFlag(IntEnum):
     SERVER_IS_A = 1
     MIDSTREAM = 2
     HOST = 4
+    LOGGED = 8
+
+
+class Zone(IntEnum):
+    UNKNOWN = 0
+    NONE = 1
+    HOST = 2
+    FIRST = 3
+
+
+class Course(IntEnum):
+    THROUGH = 0
+    TO_HOST = 1
+    FROM_HOST = 2
 
 
 class RuleFlag(IntEnum):
@@ -366,8 +380,7 @@ class Session(Structure):
         ("rule_hash", c_uint32),
         ("protocol", c_uint8),
         ("first_protocol", c_uint8),
-        ("logged", c_uint8),
-        ("pad", c_uint8),
+        ("zones", c_uint8 * 2),
     )
 
 
@@ -386,7 +399,10 @@ class Policy(Structure):
     _fields_ = (
         ("ipv4", c_uint32),
         ("ipv6", c_uint32),
-        ("unused", c_uint32 * 6),
+        ("asks_for_zones", c_uint32),
+        ("defaults", c_uint32),
+        ("zones", c_uint32),
+        ("unused", c_uint32 * 3),
         ("ethertypes", c_uint16 * 16),
     )
 
@@ -398,7 +414,18 @@ class Rule(Structure):
         ("action", c_uint8),
         ("flags", c_uint8),
         ("pad", c_uint16),
-        ("unused", c_uint32 * 5),
+        ("where", c_uint32),
+        ("unused", c_uint32 * 4),
+    )
+
+
+class Where(Structure):
+    _fields_ = (
+        ("from_zones", c_uint32 * 8),
+        ("to_zones", c_uint32 * 8),
+        ("courses", c_uint32),
+        ("vlans", c_uint32),
+        ("unused", c_uint32 * 14),
     )
 
 
@@ -452,6 +479,8 @@ class Config(Structure):
         ("hop_clock", c_uint16),
         ("pad", c_uint16),
         ("fragment_timeout", c_uint64),
+        ("zoned_since", c_uint32),
+        ("unused", c_uint32),
     )
 
 
@@ -510,5 +539,6 @@ class Command(Structure):
         ("end", c_uint8),
         ("count", c_uint32),
         ("rule_flags", c_uint32),
-        ("pad", c_uint32),
+        ("vlan", c_uint16),
+        ("zones", c_uint8 * 2),
     )

@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,16 @@ class Attachment:
             await route.link("set", index=indexes[name], state="up")
         return indexes[near]
 
+    def place(self) -> None:
+        """Tell the zones of the interfaces that are managed already: before a policy goes by them."""
+        managed = {int.from_bytes(key, sys.byteorder) for key in list(self._managed.keys())}
+        self._place({name: index for name in self._config.interfaces if (index := _ifindex(name)) in managed and index})
+
+    def _place(self, indexes: Mapping[str, int]) -> None:
+        for name, index in indexes.items():
+            zone = self._config.zone_number(name)
+            self._managed.update(index.to_bytes(4, sys.byteorder), zone.to_bytes(4, sys.byteorder))
+
     async def attach(self, route: Any, announce: Callable[[list[int]], None]) -> list[str]:
         """Put the programs on every interface that is there and does not have them; those that got them.
         `announce` is told the indexes of all that are there, before.
@@ -172,8 +182,7 @@ class Attachment:
         present = {name: index for name in self._config.interfaces if (index := _ifindex(name)) is not None}
         # Before the programs: what one interface forwards must count as judged on another.
         keep = {index.to_bytes(4, sys.byteorder) for index in present.values()}
-        for key in keep:
-            self._managed.update(key, (1).to_bytes(4, sys.byteorder))
+        self._place(present)
         announce(list(present.values()))
         for key in list(self._managed.keys()):
             if key not in keep:

@@ -70,12 +70,19 @@ class Commands:
         """
         return self._one(abi.Command(op=abi.Op.JUDGE, key=abi.Key.from_buffer_copy(key), id=session, possible=possible))
 
-    def walk(self, source: bytes, destination: bytes, l4: int, dport: int, possible: int = 0) -> abi.Command:
-        """Walk the policy for a flow without touching any session; 16-byte addresses, port in host order."""
+    def walk(
+        self, source: bytes, destination: bytes, l4: int, dport: int, possible: int = 0, *,
+        from_zone: int = abi.Zone.NONE, to_zone: int = abi.Zone.NONE, vlan: int = 0,
+    ) -> abi.Command:  # fmt: skip
+        """Walk the policy for a flow without touching any session; 16-byte addresses, port in host order, zones by
+        number (`abi.Zone`).
+        """
         key = abi.Key(l4=l4, port_b=socket.htons(dport))
         key.addr_a[:] = source
         key.addr_b[:] = destination
-        return self._one(abi.Command(op=abi.Op.WALK, key=key, possible=possible))
+        command = abi.Command(op=abi.Op.WALK, key=key, possible=possible, vlan=vlan)
+        command.zones[:] = to_zone, from_zone
+        return self._one(command)
 
     def delete(self, doomed: Iterable[tuple[bytes, int, int]], end: abi.End) -> int:
         """Delete sessions (key, id, last use in jiffies) that were not used since; how many went."""

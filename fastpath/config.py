@@ -15,6 +15,8 @@ from typing import Final
 from fastpath import abi
 from fastpath.document import Node, load
 from fastpath.log import LEVELS
+from fastpath.policy.fields import definitions
+from fastpath.policy.where import HOST, MAX_ZONES, zone_numbers
 
 DEFAULT: Final = Path("/etc/microseg/gateway.yaml")
 # Linux: IFNAMSIZ is 16 with the final zero.
@@ -80,6 +82,7 @@ class Config:
     interfaces: tuple[str, ...]
     policy: Path
     rules: Path
+    zones: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     run_dir: Path = Path("/run/microseg")
     state_dir: Path = Path("/var/lib/microseg")
     policy_history: int = 10
@@ -118,6 +121,11 @@ class Config:
         """The tap's near end, whose program takes back what was held, and the far end, where the inspector reads."""
         return self.tap, f"{self.tap}x"
 
+    def zone_number(self, interface: str) -> int:
+        """What stands for the zone of an interface in the kernel."""
+        numbers = zone_numbers(self.zones)
+        return numbers[next((zone for zone, members in self.zones.items() if interface in members), None)]
+
     def exception(self, name: str) -> abi.Action:
         """What the operator chose for an exception, or its default."""
         default = EXCEPTIONS[name][0] if name in EXCEPTIONS else abi.Action.DENY
@@ -147,7 +155,7 @@ class _Reader:
             optional=(
                 "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe",
                 "strict_tcp", "exceptions", "inspector", "records", "listen", "log_level", "accelerate", "state_dir",
-                "policy_history", "watch",
+                "policy_history", "watch", "zones",
             ),
         )  # fmt: skip
         values: dict[str, object] = {}
@@ -160,6 +168,7 @@ class _Reader:
                     values[to or name] = got
 
         take("interfaces", _interfaces)
+        take("zones", lambda node: _zones(node, values.get("interfaces")))
         take("policy", self._path)
         take("rules", self._path)
         take("run_dir", self._path)
@@ -220,6 +229,30 @@ def _interfaces(node: Node) -> tuple[str, ...]:
     if len(set(names)) < 2:
         node.report("a gateway stands between segments: name at least two interfaces")
     return tuple(names)
+
+
+def _zones(node: Node, interfaces: object) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    zone_of: dict[str, str] = {}
+
+    def member(item: Node, zone: str) -> str:
+        name = _ifname(item)
+        if isinstance(interfaces, tuple) and name not in interfaces:
+            raise item.fail(f"{name} is not one of `interfaces`")
+        if zone_of.setdefault(name, zone) != zone:
+            raise item.fail(f"{name} is in zone {zone_of[name]} already")
+        return name
+
+    defined = definitions([node], MAX_ZONES)
+    if len(defined) > MAX_ZONES:
+        return {}
+    for zone, value in defined.items():
+        if zone == HOST:
+            value.report(f"{HOST!r} is the gateway itself")
+        if value.is_empty:
+            value.report("the zone has no interfaces")
+        found[zone] = tuple(dict.fromkeys(value.collect(lambda item, zone=zone: member(item, zone))))  # type: ignore[misc]
+    return found
 
 
 def _hook(node: Node) -> str:

@@ -55,7 +55,7 @@ def compile_source(config: Config, reader: Reader | None = None, compiler: Compi
     with all its problems.
     """
     source = read_what_can_be(config.policy, problems := Problems())
-    policy = (reader or Reader()).read(config.policy, source, config.rule_digest, problems)
+    policy = (reader or Reader(tuple(config.zones))).read(config.policy, source, config.rule_digest, problems)
     with without_collector():
         return Compiled((compiler or Compiler()).compile(policy), source)
 
@@ -108,7 +108,7 @@ class Gateway:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.pins = pins_of(config)
-        self.reader = Reader()
+        self.reader = Reader(tuple(config.zones))
         self.compiler = Compiler()
         self.compiled = False
         # Of the policy in force: rules, digest of its files; why the history lacks it, if it does.
@@ -142,6 +142,7 @@ class Gateway:
             self.revisions.configure(self.config, self.tap_ifindex)
             self.acceleration = Acceleration(self.config, self.revisions)
             await self.acceleration.check(route)
+            self.attachment.place()
             self.apply(self.config, compiled, "start")
             await self.attachment.attach(route, self.revisions.manage)
         self.pins.remove_others()
@@ -197,7 +198,8 @@ class Gateway:
     def check_fixed(self, config: Config) -> None:
         """CommandError when it differs in what cannot change while running."""
         fixed = (
-            "interfaces", "run_dir", "pin_root", "tap", "hook", "prio", "capacity", "table", "fastpath_listen", "mark",
+            "interfaces", "zones", "run_dir", "pin_root", "tap", "hook", "prio", "capacity", "table", "fastpath_listen",
+            "mark",
         )  # fmt: skip
         changed = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
         if changed:

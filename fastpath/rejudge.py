@@ -15,21 +15,24 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from fastpath import abi
-from fastpath.abi import Action, Reason, SessionFlag, Verdict
+from fastpath.abi import Action, Reason, SessionFlag, Verdict, Zone
 from fastpath.document import Network
 from fastpath.policy.compile import Tables
 from fastpath.policy.describe import rule_id
 from fastpath.policy.evaluate import Walk
 from fastpath.policy.model import ICMP, ICMP6, TCP, UDP
+from fastpath.policy.where import Context
 from fastpath.selection import Batch, RuleNames
 from fastpath.word import Word
 
 EXAMPLES = 3
+_UNPLACED = (int(Zone.UNKNOWN), int(Zone.UNKNOWN))
 
 _KEY = ctypes.sizeof(abi.Key)
 _PORT_A, _PORT_B = abi.Key.port_a.offset, abi.Key.port_b.offset
-# Behind the key's two addresses: server's port, protocol of IP, flags, application protocol, verdict word, rule's hash.
-_REST = struct.Struct("!2sBBBQI")
+# Behind the key's two addresses: server's port, protocol of IP, flags, application protocol, verdict word, rule's hash,
+# zones of server and client, VLAN tag.
+_REST = struct.Struct("!2sBBBQIBBH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,9 @@ class Effect:
 
 
 class Alike(NamedTuple):
-    """Sessions that are judged alike. Addresses are 16 bytes, IPv4 mapped; `bytes` of both directions."""
+    """Sessions that are judged alike. Addresses are 16 bytes, IPv4 mapped; zones are numbers of `abi.Zone`; `bytes` of
+    both directions.
+    """
 
     client: bytes
     server: bytes
@@ -51,6 +56,9 @@ class Alike(NamedTuple):
     protocol: int
     word: int
     rule_hash: int
+    to_zone: int
+    from_zone: int
+    vlan: int
     sessions: int
     bytes: int
 
@@ -81,26 +89,33 @@ class Change:
 
 @dataclass(slots=True)
 class Rejudged:
-    """`other_rule`: those of the unchanged that another rule decides."""
+    """`other_rule`: those of the unchanged that another rule decides. `unplaced`: those of all for which no policy has
+    asked for zones so far, and this one does; they are judged as if they were in none.
+    """
 
     unchanged: Sum = field(default_factory=Sum)
     other_rule: Sum = field(default_factory=Sum)
+    unplaced: Sum = field(default_factory=Sum)
     changes: dict[tuple[Effect, Effect], Change] = field(default_factory=dict)
 
 
-def tally(batches: Iterable[Batch]) -> Iterator[Alike]:
-    """All sessions, those that are alike together."""
+def tally(batches: Iterable[Batch], zoned_since: int = 0) -> Iterator[Alike]:
+    """All sessions, those that are alike together. What sessions of revisions before `zoned_since` say of zones means
+    nothing any more.
+    """
     rows: dict[bytes, int] = {}
     sessions, octets = array("Q"), array("Q")
     for batch in batches:
         keys = batch.keys
         columns = zip(
             range(0, batch.count * _KEY, _KEY), batch.l4, batch.flags, batch.protocols, batch.words, batch.rule_hashes,
-            batch.both(abi.Session.bytes), strict=True,
+            batch.zones, batch.vlans, batch.both(abi.Session.bytes), strict=True,
         )  # fmt: skip
-        for at, l4, flags, protocol, word, rule_hash, size in columns:
+        for at, l4, flags, protocol, word, rule_hash, placed, vlan, size in columns:
             port = at + (_PORT_A if flags & SessionFlag.SERVER_IS_A else _PORT_B)
-            rest = _REST.pack(keys[port : port + 2], l4, flags, protocol, word, rule_hash)
+            zones = placed if word >> abi.Word.REVISION >= zoned_since else _UNPLACED
+            known = flags & ~SessionFlag.LOGGED
+            rest = _REST.pack(keys[port : port + 2], l4, known, protocol, word, rule_hash, *zones, vlan)
             row = rows.setdefault(keys[at : at + 32] + rest, len(rows))
             if row == len(sessions):
                 sessions.append(0)
@@ -108,10 +123,10 @@ def tally(batches: Iterable[Batch]) -> Iterator[Alike]:
             sessions[row] += 1
             octets[row] += size
     for key, row in rows.items():
-        port, l4, flags, protocol, word, rule_hash = _REST.unpack_from(key, 32)
+        port, l4, flags, *said = _REST.unpack_from(key, 32)
         ends = (key[16:32], key[:16]) if flags & SessionFlag.SERVER_IS_A else (key[:16], key[16:32])
         dport = int.from_bytes(port, "big")
-        yield Alike(*ends, dport, l4, flags, protocol, word, rule_hash, sessions[row], octets[row])
+        yield Alike._make((*ends, dport, l4, flags, *said, sessions[row], octets[row]))
 
 
 def rejudge(found: Iterable[Alike], tables: Tables, names: RuleNames, midstream: Action) -> Rejudged:
@@ -120,6 +135,8 @@ def rejudge(found: Iterable[Alike], tables: Tables, names: RuleNames, midstream:
     outcome_of = _Outcomes(tables, names, midstream)
     for alike in found:
         outcome = outcome_of(alike)
+        if tables.policy.asks_for_zones and alike.to_zone == Zone.UNKNOWN:
+            result.unplaced.add(alike)
         if outcome.old == outcome.new:
             result.unchanged.add(alike)
             if outcome.old_rule != outcome.new_rule:
@@ -159,6 +176,7 @@ class _Outcomes:
         spans = (span for rule in rules for l4 in (TCP, UDP, ICMP, ICMP6) for span in rule.ports_of(l4))
         self._ports = sorted({edge for low, high in spans for edge in (low, high + 1)})
         self._known: dict[tuple[int, ...], _Outcome] = {}
+        self._zones = {number: name for name, number in tables.policy.zone_numbers.items()}
 
     def __call__(self, alike: Alike) -> _Outcome:
         key = (
@@ -170,6 +188,9 @@ class _Outcomes:
             alike.protocol,
             alike.word,
             alike.rule_hash,
+            alike.to_zone,
+            alike.from_zone,
+            alike.vlan,
         )
         outcome = self._known.get(key)
         if outcome is None:
@@ -178,7 +199,9 @@ class _Outcomes:
 
     def _outcome(self, alike: Alike) -> _Outcome:
         old = Word.unpack(alike.word)
-        new = _judged(alike, old, self._tables, self._midstream)
+        from_zone, to_zone = self._zones.get(alike.from_zone), self._zones.get(alike.to_zone)
+        context = Context(from_zone, to_zone, alike.vlan)
+        new = _judged(alike, context, old, self._tables, self._midstream)
         old_rule = self._names.of(alike.word >> abi.Word.RULE)
         new_rule = old_rule if new.rule is None else rule_id(self._tables.policy, new.rule)
         return _Outcome(_effect(old.verdict, old.monitor), new.effect, old_rule, new_rule)
@@ -199,14 +222,14 @@ class _Judged:
     rule: int | None  # None: the one before
 
 
-def _judged(alike: Alike, old: Word, tables: Tables, midstream: Action) -> _Judged:
+def _judged(alike: Alike, context: Context, old: Word, tables: Tables, midstream: Action) -> _Judged:
     kept = _effect(old.verdict, old.monitor)
     if old.reason == Reason.CLOSED:
         return _Judged(kept, None)
     # What the inspector follows may still turn into something else.
     told = alike.protocol and old.verdict != Verdict.INSPECT
     possible = 1 << alike.protocol if told else 0
-    walk = tables.walk(alike.client, alike.server, alike.l4, alike.dport, possible=possible)
+    walk = tables.walk(alike.client, alike.server, alike.l4, alike.dport, possible=possible, context=context)
     if alike.flags & SessionFlag.HOST and (not walk.rule or old.reason == Reason.FAILSAFE):
         return _Judged(kept, None)
     same = walk.hash and walk.hash == alike.rule_hash

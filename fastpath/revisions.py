@@ -31,6 +31,7 @@ class Revisions:
         raw = self._config.lookup(_ZERO)
         assert raw is not None
         self.settings = abi.Config.from_buffer_copy(raw)
+        self._begun = False
 
     @property
     def revision(self) -> int:
@@ -108,6 +109,9 @@ class Revisions:
         self._slots.update(slot, pages.fd.to_bytes(4, sys.byteorder))
         replaced = self._hits.replace(revision, len(tables.policy.rules))
         self.settings.revision = revision
+        if not self._begun:
+            # The zones of whoever was here before may have been others.
+            self.settings.zoned_since, self._begun = revision, True
         self.settings.monitor = tables.policy.default.monitor
         self._write()
         return replaced

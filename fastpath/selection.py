@@ -114,6 +114,17 @@ class Batch:
         return self.values[abi.Session.protocol.offset :: _VALUE]
 
     @functools.cached_property
+    def vlans(self) -> list[int]:
+        """Outer VLAN tags, 0 where there is none."""
+        return memoryview(self.values).cast("H")[abi.Session.vlan.offset // 2 :: _VALUE // 2].tolist()
+
+    @functools.cached_property
+    def zones(self) -> list[tuple[int, int]]:
+        """`abi.Zone` of the server, and of the client."""
+        at = abi.Session.zones.offset
+        return list(zip(self.values[at::_VALUE], self.values[at + 1 :: _VALUE], strict=True))
+
+    @functools.cached_property
     def rule_hashes(self) -> list[int]:
         """Of the rules that judged."""
         return memoryview(self.values).cast("I")[abi.Session.rule_hash.offset // 4 :: _VALUE // 4].tolist()

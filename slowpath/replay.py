@@ -18,8 +18,10 @@ import dpkt
 
 from fastpath.abi import Action, Reason, RuleFlag, Verdict
 from fastpath.abi import Protocol as App
+from fastpath.policy.describe import rule_id
 from fastpath.policy.evaluate import evaluate
-from fastpath.policy.model import Policy
+from fastpath.policy.model import Policy, Rule
+from fastpath.policy.where import Context
 from fastpath.word import Word
 from slowpath.core.flow import flow_fields
 from slowpath.core.fragments import Fragments
@@ -50,16 +52,18 @@ MAX_PACKET: Final = 256 * 1024
 class PolicyWalk(Protocol):
     """What a policy is to the replay."""
 
-    def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int) -> Judgement:
-        """Judge a flow that is one of `possible` (1 << Protocol each); addresses are 16 bytes, client first."""
+    def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int, *, vlan: int) -> Judgement:
+        """Judge a flow that is one of `possible` (1 << Protocol each); addresses are 16 bytes, client first; `vlan`
+        is the outer tag, 0 without.
+        """
 
 
 class AllowInspect:
     """No policy: every flow is identified and recorded, none is decided."""
 
-    def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int) -> Judgement:
+    def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int, *, vlan: int) -> Judgement:
         """Inspect."""
-        del src, dst, l4, dport, possible
+        del src, dst, l4, dport, possible, vlan
         return Judgement(Verdict.INSPECT, Reason.NO_POLICY, log="all")
 
 
@@ -69,19 +73,21 @@ class PolicyFile:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
-    def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int) -> Judgement:
+    def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int, *, vlan: int) -> Judgement:
         """See `PolicyWalk`."""
-        found = evaluate(self._policy, src, dst, l4, dport, possible=possible)
-        rule = self._policy.rules[found.rule - 1] if found.rule else None
+        # A capture does not say by which interfaces a flow went.
+        found = evaluate(self._policy, src, dst, l4, dport, possible=possible, context=Context(vlan=vlan))
+        decider = self._policy.decider(found.rule)
+        rule = decider if isinstance(decider, Rule) else None
         return Judgement(
             found.verdict,
             found.reason,
-            rule.id if rule is not None else "",
+            rule_id(self._policy, found.rule) if found.rule else "",
             REVISION,
             tuple(use.name for use in rule.rule_files) if rule is not None else (),
             monitor=bool(found.flags & RuleFlag.MONITOR),
             reset=bool(found.flags & RuleFlag.RESET),
-            log=str(rule.log if rule is not None else self._policy.default.log),
+            log=str(decider.log),
             word=found.word(REVISION),
         )
 
@@ -97,6 +103,7 @@ class _Session:
     last: float = 0.0
     isn: list[int | None] = field(default_factory=lambda: [None, None])
     midstream: bool = False
+    vlan: int = 0
     over: bool = False
     decided: Decide | None = None
     # By direction a to b, b to a: whether checksums mean anything. Captures with rewritten addresses have none that do.
@@ -129,7 +136,7 @@ class _Kernel:
             return session, None
         replaced = session.id if session is not None else None
         # Of a reply the query was sent before the capture began.
-        session = _Session(self._next, server_is_a=a_to_b == is_reply(packet), last=self.now)
+        session = _Session(self._next, server_is_a=a_to_b == is_reply(packet), last=self.now, vlan=(*packet.vlan, 0)[0])
         self._next += 1
         if flags == SYN:
             session.isn[0] = packet.seq
@@ -160,7 +167,7 @@ class _Kernel:
         del session_id
         a, b = (key[:16], int.from_bytes(key[32:34], "big")), (key[16:32], int.from_bytes(key[34:36], "big"))
         client, server = (b, a) if self._sessions[key].server_is_a else (a, b)
-        return self._policy.walk(client[0], server[0], key[36], server[1], possible)
+        return self._policy.walk(client[0], server[0], key[36], server[1], possible, vlan=self._sessions[key].vlan)
 
     def decide(self, command: Decide) -> None:
         """A verdict is written back."""

@@ -161,11 +161,27 @@ enum ms_end {
 	MS_END_REMOVED = 5,  /* by the operator */
 };
 
-/* ms_session.flags: set at creation, so that no two CPUs write one word. */
+/* ms_session.flags: set at creation, so that no two CPUs write one word; but for the last. */
 enum ms_session_flag {
 	MS_SESSION_SERVER_IS_A = 1, /* the key's first endpoint is the server */
 	MS_SESSION_MIDSTREAM = 2,   /* created without its SYN */
 	MS_SESSION_HOST = 4,	    /* one endpoint is the gateway itself */
+	MS_SESSION_LOGGED = 8,	    /* a verdict record was written: write `end` too */
+};
+
+/* Zones, sets of interfaces, by number. */
+enum ms_zone {
+	MS_ZONE_UNKNOWN = 0, /* not looked up: the policy did not ask */
+	MS_ZONE_NONE = 1,    /* an interface in no zone */
+	MS_ZONE_HOST = 2,    /* the gateway itself */
+	MS_ZONE_FIRST = 3,   /* those of gateway.yaml in order; what they mean is fixed while the daemon runs */
+};
+
+/* Which way a flow goes by the gateway, 1 << value is its bit in a condition. */
+enum ms_course {
+	MS_COURSE_THROUGH = 0,
+	MS_COURSE_TO_HOST = 1,
+	MS_COURSE_FROM_HOST = 2,
 };
 
 /* ms_rule.flags */
@@ -275,8 +291,8 @@ enum ms_status {
 };
 
 /* One 64-bit word, stored once and so never seen half-written:
- * bits 0-3 verdict, 4-5 scope, 6 monitor, 7 reset, 8-15 reason,
- * 16-39 rule (0 = default, else 1 + index in the revision's rules), 40-63 revision. */
+ * bits 0-3 verdict, 4-5 scope, 6 monitor, 7 reset, 8-15 reason, 16-39 rule (0 = default, else 1 + index in the
+ * revision's rules, behind which stand the defaults of pairs of zones), 40-63 revision. */
 enum ms_word {
 	MS_WORD_SCOPE = 4,
 	MS_WORD_MONITOR = 6,
@@ -372,8 +388,7 @@ struct ms_session {
 	__u32 rule_hash; /* of the rule that judged */
 	__u8 protocol;	 /* enum ms_protocol */
 	__u8 first_protocol;
-	__u8 logged; /* a verdict record was written: write `end` too */
-	__u8 pad;
+	__u8 zones[2]; /* enum ms_zone: where packets of the direction go */
 };
 
 /* A session's next hop: bits 0-15 number in `hops` (0 = none: the stack's way), 16-31 hop clock of the lookup. */
@@ -407,11 +422,18 @@ struct ms_hop {
  *              indices by enum ms_policy_key, those by destination first, which lead to lists; then its sets, in
  *              buckets of four words
  *   list       blocks of candidates in the order of the rules; what is left of the last one are rules MS_NO_RULE
+ *   where      struct ms_where, the conditions of rules on zones, courses and VLAN tags; behind it, where there is one
+ *              on tags, a bit for each VLAN id, 0 being no tag
+ *   defaults   a row for each zone that packets come from, and in it for each that they go to the number of the rule
+ *              that decides where no other does
  */
 struct ms_policy {
 	__u32 ipv4; /* index of the address */
 	__u32 ipv6; /* index of its first word */
-	__u32 unused[6];
+	__u32 asks_for_zones;
+	__u32 defaults; /* 0: rule 0 decides wherever no other does */
+	__u32 zones;	/* in a row of it */
+	__u32 unused[3];
 	__u16 ethertypes[MS_POLICY_ETHERTYPES]; /* that pass, 0 = none */
 };
 
@@ -421,7 +443,17 @@ struct ms_rule {
 	__u8 action;
 	__u8 flags;
 	__u16 pad;
-	__u32 unused[5];
+	__u32 where; /* 0: wherever the packet comes from and goes to */
+	__u32 unused[4];
+};
+
+/* All of it must hold. */
+struct ms_where {
+	__u32 from_zones[8]; /* a bit for each */
+	__u32 to_zones[8];
+	__u32 courses; /* enum ms_course */
+	__u32 vlans;   /* 0: any, else how many words behind the record's beginning a bit for each VLAN id is */
+	__u32 unused[14];
 };
 
 /* Sets of addresses have numbers from 1 on. Those that hold the class's addresses stand in buckets: the number
@@ -496,6 +528,8 @@ struct ms_config {
 	__u16 hop_clock; /* added to the hop clock: what turns it on makes every hop old */
 	__u16 pad;
 	__u64 fragment_timeout; /* jiffies from a first fragment to its last */
+	__u32 zoned_since;	/* zones in sessions of earlier revisions mean nothing any more */
+	__u32 unused;
 };
 
 /* Key and value of the fragments map: later fragments follow their first. */
@@ -551,7 +585,8 @@ struct ms_command {
 	__u8 end; /* DELETE: enum ms_end */
 	__u32 count;
 	__u32 rule_flags; /* out: flags of the rule that judged */
-	__u32 pad;
+	__u16 vlan;	  /* WALK: the outer tag, 0 = none */
+	__u8 zones[2];	  /* WALK: as in the session */
 };
 
 #define MS_ASSERT(name, test) _Static_assert(test, name)

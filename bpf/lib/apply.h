@@ -15,7 +15,7 @@ MS_INLINE void apply_verdict(struct ms_command *c, struct ms_session *s, __u64 n
 		s->protocol = c->protocol;
 	if (c->first_protocol)
 		s->first_protocol = c->first_protocol;
-	s->logged = 1;
+	s->flags |= MS_SESSION_LOGGED;
 	s->provisional = 0;
 	if (word_verdict(word) == MS_VERDICT_ALLOW) {
 		count(MS_STAT_OFFLOADED);
@@ -43,7 +43,7 @@ MS_INLINE void apply_close(struct ms_key *key, struct ms_session *s)
 		s->tcp[1] = MS_TCP_CLOSED;
 		s->timeout = MS_TIMEOUT_CLOSING;
 	}
-	s->logged = 1;
+	s->flags |= MS_SESSION_LOGGED;
 	emit_end(key, s, MS_END_REMOVED);
 	if (key->l4 != MS_IP_TCP)
 		remove_session(key, s);
@@ -103,9 +103,13 @@ MS_INLINE void apply_one(struct ms_command *c, struct ms_config *cfg, __u64 now)
 	}
 }
 
+/* The number of none. */
+#define MS_NO_INTERFACE 0xffffffff
+
 /* JUDGE stamps the session with the walk's result; WALK only answers. `key` holds, for WALK,
  * source in `a` and destination in `b`. */
-MS_INLINE void apply_walk(struct ms_command *c, struct ms_config *cfg, struct ms_walk_state *state)
+MS_INLINE void apply_walk(struct __sk_buff *skb, struct ms_command *c, struct ms_config *cfg,
+			  struct ms_walk_state *state)
 {
 	struct ms_walk walk;
 	struct ms_key key = c->key;
@@ -124,13 +128,24 @@ MS_INLINE void apply_walk(struct ms_command *c, struct ms_config *cfg, struct ms
 			return;
 		}
 		server_is_a = s->flags & MS_SESSION_SERVER_IS_A;
+		policy_ask_session(state, cfg, s);
+		/* As the packets of it that were held. */
+		int dir = s->ifindex[MS_TO_SERVER] ? MS_TO_SERVER : MS_TO_CLIENT, out = s->told & (2 << dir);
+		__u32 ifindex = s->ifindex[dir];
+		state->reversed = dir;
+		state->came_in = !out ? ifindex : s->flags & MS_SESSION_HOST ? 0 : MS_NO_INTERFACE;
+		state->goes_out = out ? ifindex : 0;
 	} else if (c->op != MS_OP_WALK) {
 		c->status = MS_STATUS_BAD_OP;
 		return;
+	} else {
+		state->vlan = c->vlan & 0xfff;
+		state->zones[MS_TO_SERVER] = c->zones[MS_TO_SERVER] ?: MS_ZONE_NONE;
+		state->zones[MS_TO_CLIENT] = c->zones[MS_TO_CLIENT] ?: MS_ZONE_NONE;
 	}
 	policy_ask(state, server_is_a ? key.addr_b : key.addr_a, server_is_a ? key.addr_a : key.addr_b, key.l4,
 		   ms_be16(server_is_a ? key.port_a : key.port_b), c->possible ? c->possible : all_protocols(key.l4));
-	if (policy_walk(cfg, state, &walk)) {
+	if (policy_walk(skb, cfg, state, &walk)) {
 		c->status = MS_STATUS_NO_POLICY;
 		return;
 	}
@@ -149,8 +164,10 @@ MS_INLINE void apply_walk(struct ms_command *c, struct ms_config *cfg, struct ms
 		hits_divide(s, word);
 	s->verdict = word;
 	s->rule_hash = walk.hash;
+	s->zones[MS_TO_SERVER] = state->zones[MS_TO_SERVER];
+	s->zones[MS_TO_CLIENT] = state->zones[MS_TO_CLIENT];
 	/* Inspected flows always leave records. */
-	s->logged = 1;
+	s->flags |= MS_SESSION_LOGGED;
 	if (c->possible && !(c->possible & (c->possible - 1))) {
 		s->protocol = lowest_bit(c->possible);
 		if (!s->first_protocol)

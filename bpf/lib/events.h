@@ -33,15 +33,15 @@ MS_INLINE void emit_verdict(struct ms_key *key, struct ms_session *s, __u32 rule
 {
 	if (!wants_record(s->verdict, rule_flags))
 		return;
-	s->logged = 1;
+	s->flags |= MS_SESSION_LOGGED;
 	emit(key, s, MS_EVENT_VERDICT, 0);
 }
 
 MS_INLINE void emit_end(struct ms_key *key, struct ms_session *s, __u8 end)
 {
-	if (!s->logged)
+	if (!(s->flags & MS_SESSION_LOGGED))
 		return;
-	s->logged = 0;
+	s->flags &= ~MS_SESSION_LOGGED;
 	emit(key, s, MS_EVENT_END, end);
 }
 

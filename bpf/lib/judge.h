@@ -3,7 +3,7 @@
 #ifndef MS_JUDGE_H
 #define MS_JUDGE_H
 
-/* Does the packet end at the gateway itself? bpf_fib_lookup does not forward what is local. */
+/* Does the packet end at the gateway itself? */
 MS_INLINE int to_host(struct __sk_buff *skb, struct ms_packet *p)
 {
 	struct bpf_fib_lookup fib = {};
@@ -20,20 +20,34 @@ MS_INLINE int to_host(struct __sk_buff *skb, struct ms_packet *p)
 		__builtin_memcpy(fib.ipv6_src, packet_src(p), 16);
 		__builtin_memcpy(fib.ipv6_dst, packet_dst(p), 16);
 	}
-	int found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	/* Where an interface forwards nothing (only IPv6, say), the answer comes before the address is looked up. */
-	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
+	return ends_here(bpf_fib_lookup(skb, &fib, sizeof(fib), 0));
 }
 
-/* Walk the policy for a packet, `reversed` if the server sent it, and go on with the program `answer`. */
-MS_INLINE int ask(struct __sk_buff *skb, struct ms_scratch *room, int reversed, __u32 possible, int answer)
+/* Walk the policy for a packet, `reversed` if the server sent it, of a session if it has one, and go on with the program
+ * `answer`. */
+MS_INLINE int ask(struct __sk_buff *skb, struct ms_scratch *room, struct ms_config *cfg, struct ms_session *s,
+		  int reversed, __u32 possible, int answer)
 {
 	struct ms_packet *p = &room->packet;
+	struct ms_walk_state *w = &room->walk;
 	__u16 port = reversed ? p->sport : p->icmp_reply ? p->icmp : p->dport;
+	__u32 hook = skb->cb[0], here = skb->ifindex, before = skb->ingress_ifindex;
 
-	policy_ask(&room->walk, reversed ? packet_dst(p) : packet_src(p), reversed ? packet_src(p) : packet_dst(p),
-		   p->l4, ms_be16(port), possible);
-	room->reversed = reversed;
+	/* Read before one of them is chosen: the verifier takes no chosen offset. */
+	ms_opaque(here);
+	ms_opaque(before);
+	if (s) {
+		policy_ask_session(w, cfg, s);
+	} else {
+		w->vlan = p->vlan[0];
+		w->zones[0] = MS_ZONE_UNKNOWN;
+		w->zones[1] = MS_ZONE_UNKNOWN;
+	}
+	w->reversed = reversed;
+	w->came_in = hook == MS_EGRESS ? before : here;
+	w->goes_out = hook == MS_EGRESS ? here : 0;
+	policy_ask(w, reversed ? packet_dst(p) : packet_src(p), reversed ? packet_src(p) : packet_dst(p), p->l4,
+		   ms_be16(port), possible);
 	room->answer = answer;
 	progs_call(skb, MS_PROG_POLICY);
 	return drop(MS_REASON_NO_POLICY, 0);
@@ -95,7 +109,8 @@ MS_INLINE int judge_first(struct __sk_buff *skb, struct ms_packet *p, struct ms_
 }
 
 /* Walked again for a session of an older revision, with what is known of it by now. */
-MS_INLINE void rejudge(struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, struct ms_walk *walk)
+MS_INLINE void rejudge(struct ms_packet *p, struct ms_session *s, struct ms_config *cfg, struct ms_walk_state *state,
+		       struct ms_walk *walk)
 {
 	__u64 old = s->verdict;
 	__u32 old_verdict = word_verdict(old), old_reason = word_reason(old);
@@ -103,6 +118,7 @@ MS_INLINE void rejudge(struct ms_packet *p, struct ms_session *s, struct ms_conf
 	__u64 keep = (1ULL << MS_WORD_RULE) - 1;
 
 	count(MS_STAT_REJUDGED);
+	remember_zones(s, state, direction_of(s, p));
 	if (closed(s) ||
 	    ((s->flags & MS_SESSION_HOST) && (word_rule(walk->word) == 0 || old_reason == MS_REASON_FAILSAFE))) {
 		/* The number that its rule had stands for another one now. */

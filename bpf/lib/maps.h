@@ -9,7 +9,7 @@
  *   config       [0] settings written by the fast-path daemon
  *   stats        [0] per-CPU counters, drops by reason
  *   heartbeat    [0] jiffies of the inspector's last sign of life
- *   managed      ifindex -> 1 for every interface the gateway judges
+ *   managed      ifindex -> enum ms_zone, for every interface the gateway judges
  *   hops         number -> next hop of accelerated packets
  *   hop_claims   numbers in use: who is first at one fills it in
  *   events       ring buffer of verdicts and ends
@@ -41,6 +41,14 @@ struct ms_walk_state {
 	__u32 possible;
 	__u32 passed_over; /* flags of rules */
 	__u32 by_protocol;
+	__u32 l4;
+	__u32 vlan;	/* the outer tag, 0 = none */
+	__u32 zones[2]; /* enum ms_direction, as in the session; unknown: those of a packet are looked up if need be */
+	__u32 reversed; /* the packet was sent by the server */
+	__u32 came_in;	/* ifindexes of the packet: 0 = the gateway sent it */
+	__u32 goes_out; /* 0 = as the routing table says */
+	__u32 course;
+	__u32 otherwise; /* location of the number of the rule that decides where none is hit, 0 = rule 0 */
 	/* The loops'. */
 	__u32 word[2];	/* of the address, that is looked up */
 	__u32 class[2]; /* of the two addresses; references before they are found */
@@ -58,7 +66,6 @@ struct ms_walk_state {
 	__u32 hit;
 	__u32 open_rule;
 	__u32 open_other; /* the first open one that would not deny */
-	__u32 pad;
 	__u32 found[MS_POLICY_LISTS];
 	__u32 passes[MS_POLICY_LISTS];
 };
@@ -68,10 +75,10 @@ struct ms_walk_state {
 struct ms_scratch {
 	struct ms_walk_state walk;
 	struct ms_walk judged;
-	__u32 refused; /* why there is none, 0 = there is */
-	__u32 answer;  /* enum ms_prog: the program that gets it */
-	__u32 reversed;
+	__u32 refused;	/* why there is none, 0 = there is */
+	__u32 answer;	/* enum ms_prog: the program that gets it */
 	__u32 protocol; /* as identified */
+	__u32 pad;
 	struct ms_packet packet;
 	struct ms_tcp_options options; /* of the packet, where it opens or closes */
 	__u32 matches;

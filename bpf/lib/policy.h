@@ -22,6 +22,7 @@
 #define MS_CLASS_WORDS (sizeof(struct ms_class) / 4)
 #define MS_POLICY_WORDS (sizeof(struct ms_policy) / 4)
 #define MS_RULE_WORDS (sizeof(struct ms_rule) / 4)
+#define MS_WHERE_WORDS (sizeof(struct ms_where) / 4)
 
 MS_INLINE __u32 all_protocols(__u8 l4)
 {
@@ -214,6 +215,72 @@ MS_INLINE void look_at_lists(struct ms_walk_state *w, void *pages)
 	}
 }
 
+/* Do a rule's conditions on zones, course and VLAN tag hold? 1 or 0. At location 0 lies something else. */
+MS_INLINE __u32 is_there(struct ms_walk_state *w, __u32 *page, __u32 location)
+{
+	struct ms_where *where = (struct ms_where *)word_at(page, location, MS_WHERE_WORDS);
+	__u32 to = w->zones[MS_TO_SERVER], from = w->zones[MS_TO_CLIENT], vlan = w->vlan, vlans = where->vlans;
+	__u32 tagged = *word_at(page, location + vlans + (vlan >> 5), 1) >> (vlan & 31);
+	__u64 any = ((__u64)vlans - 1) >> 63, all = ((__u64)location - 1) >> 63;
+
+	ms_opaque(any);
+	ms_opaque(all);
+	return ((where->from_zones[(from >> 5) & 7] >> (from & 31)) & (where->to_zones[(to >> 5) & 7] >> (to & 31)) &
+		(where->courses >> (w->course & 31)) & (tagged | any) & 1) |
+	       all;
+}
+
+MS_INLINE __u32 zone_of(__u32 ifindex)
+{
+	__u32 *zone = managed_lookup(&ifindex);
+	return zone ? *zone : MS_ZONE_NONE;
+}
+
+/* Does a packet that bpf_fib_lookup says this of end at the gateway itself? It does not forward what is local. Where an
+ * interface forwards nothing (only IPv6, say), the answer comes before the address is looked up. */
+MS_INLINE int ends_here(int found)
+{
+	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
+}
+
+/* The zone that a packet goes to which came in at an interface and is sent to the address of this side. */
+MS_INLINE __u32 zone_behind(struct __sk_buff *skb, struct ms_walk_state *w, int side)
+{
+	struct bpf_fib_lookup fib = {};
+	__u32 *to = w->address[side & 1], *from = w->address[~side & 1];
+
+	fib.ifindex = w->came_in;
+	fib.l4_protocol = w->l4;
+	if (!to[0] && !to[1] && to[2] == 0xffff) {
+		fib.family = 2; /* AF_INET */
+		fib.ipv4_src = ms_be32(from[3]);
+		fib.ipv4_dst = ms_be32(to[3]);
+	} else {
+		fib.family = 10; /* AF_INET6 */
+#pragma unroll
+		for (int n = 0; n < 4; n++) {
+			fib.ipv6_src[n] = ms_be32(from[n]);
+			fib.ipv6_dst[n] = ms_be32(to[n]);
+		}
+	}
+	int found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (ends_here(found))
+		return MS_ZONE_HOST;
+	/* The others say nothing of an interface. */
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH &&
+	    found != BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return MS_ZONE_NONE;
+	return zone_of(fib.ifindex);
+}
+
+MS_INLINE void find_zones(struct __sk_buff *skb, struct ms_walk_state *w)
+{
+	int side = w->reversed ? MS_TO_CLIENT : MS_TO_SERVER;
+
+	w->zones[side & 1] = w->goes_out ? zone_of(w->goes_out) : zone_behind(skb, w, side);
+	w->zones[~side & 1] = w->came_in ? zone_of(w->came_in) : MS_ZONE_HOST;
+}
+
 MS_INLINE __u32 policy_key(__u8 l4, __u32 dport)
 {
 	if (l4 == MS_IP_TCP)
@@ -240,14 +307,25 @@ MS_INLINE void policy_ask(struct ms_walk_state *w, const __u8 *src, const __u8 *
 	}
 	w->key = policy_key(l4, dport);
 	int known = (possible & (possible - 1)) == 0;
+	w->l4 = l4;
 	w->possible = possible;
 	w->by_protocol = known && (l4 == MS_IP_TCP || l4 == MS_IP_UDP);
 	/* `inspect` without rule files only asks to identify first. */
 	w->passed_over = known ? MS_RULE_IDENTIFY : 0;
 }
 
+/* And what a session knows of where its packets go, if it has been asked already. */
+MS_INLINE void policy_ask_session(struct ms_walk_state *w, struct ms_config *cfg, struct ms_session *s)
+{
+	int known = word_revision(s->verdict) >= cfg->zoned_since;
+
+	w->vlan = s->vlan[0];
+	w->zones[MS_TO_SERVER] = known ? s->zones[MS_TO_SERVER] : MS_ZONE_UNKNOWN;
+	w->zones[MS_TO_CLIENT] = known ? s->zones[MS_TO_CLIENT] : MS_ZONE_UNKNOWN;
+}
+
 /* Answers what was asked: 0, or MS_REASON_NO_POLICY when no revision is loaded. */
-MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct ms_walk *out)
+MS_INLINE int policy_walk(struct __sk_buff *skb, struct ms_config *cfg, struct ms_walk_state *w, struct ms_walk *out)
 {
 	__u32 revision = cfg->revision;
 	int slot = revision & 1;
@@ -262,7 +340,15 @@ MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct
 	page = page_at(pages, 0);
 	if (!page)
 		return MS_REASON_NO_POLICY;
-	find_classes(w, pages, (struct ms_policy *)page);
+	struct ms_policy *policy = (struct ms_policy *)page;
+	if (policy->asks_for_zones && !w->zones[MS_TO_SERVER])
+		find_zones(skb, w);
+	__u32 to_zone = w->zones[MS_TO_SERVER], from_zone = w->zones[MS_TO_CLIENT];
+	w->course = from_zone == MS_ZONE_HOST ? MS_COURSE_FROM_HOST
+		    : to_zone == MS_ZONE_HOST ? MS_COURSE_TO_HOST
+					      : MS_COURSE_THROUGH;
+	w->otherwise = policy->defaults ? policy->defaults + from_zone * policy->zones + to_zone : 0;
+	find_classes(w, pages, policy);
 	page_to = page_at(pages, w->class[MS_TO_SERVER]);
 	if (!page_to)
 		return MS_REASON_NO_POLICY;
@@ -330,7 +416,12 @@ MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct
 		struct ms_rule *rule = rule_at(pages, number);
 		if (!rule)
 			break;
-		__u32 fits = rule->apps & w->possible, identify = rule->flags & MS_RULE_IDENTIFY;
+		__u32 where = rule->where;
+		__u32 *page_where = page_at(pages, where);
+		if (!page_where)
+			break;
+		__u32 fits = rule->apps & w->possible & -is_there(w, page_where, where),
+		      identify = rule->flags & MS_RULE_IDENTIFY;
 		if (!fits || (identify & w->passed_over))
 			continue;
 		if (fits == w->possible && !identify) {
@@ -346,13 +437,21 @@ MS_INLINE int policy_walk(struct ms_config *cfg, struct ms_walk_state *w, struct
 	__u32 hit = w->hit, open_rule = w->open_rule;
 	int open = open_rule < hit, allows = w->open_other < hit;
 
-	if (hit == MS_NO_RULE)
+	__u64 reason = w->by_protocol ? MS_REASON_PROTOCOL : MS_REASON_POLICY;
+	if (hit == MS_NO_RULE) {
+		reason = MS_REASON_DEFAULT;
 		hit = 0;
+		if (w->otherwise) {
+			page = page_at(pages, w->otherwise);
+			if (!page)
+				return MS_REASON_NO_POLICY;
+			hit = *word_at(page, w->otherwise, 1);
+		}
+	}
 	struct ms_rule *decisive = rule_at(pages, hit);
 	if (!decisive)
 		return MS_REASON_NO_POLICY;
 	__u64 verdict = decisive->action;
-	__u64 reason = !hit ? MS_REASON_DEFAULT : w->by_protocol ? MS_REASON_PROTOCOL : MS_REASON_POLICY;
 	out->flags = decisive->flags;
 	out->hash = decisive->hash;
 	/* The handshake passes while some rule may still allow. */

@@ -47,6 +47,18 @@ MS_INLINE __u64 new_id(__u64 ns)
 	return ((ns >> 22) & 0x7fffffff) << 22 | (__u64)(bpf_get_smp_processor_id() & 63) << 16 | (number & 0xffff);
 }
 
+/* Those of a walk for a packet of this direction. */
+MS_INLINE void remember_zones(struct ms_session *s, struct ms_walk_state *w, int dir)
+{
+	/* As the packet goes, whoever was taken for the client then. */
+	__u8 to = w->zones[w->reversed & 1], from = w->zones[~w->reversed & 1];
+
+	if (s->zones[dir & 1] != to)
+		s->zones[dir & 1] = to;
+	if (s->zones[~dir & 1] != from)
+		s->zones[~dir & 1] = from;
+}
+
 /* A new session in scratch memory, its packet not accounted. */
 MS_INLINE void compose(struct ms_scratch *room, struct ms_packet *p, struct ms_walk *walk, __u32 flags,
 		       int server_is_source, __u64 now)
@@ -57,13 +69,13 @@ MS_INLINE void compose(struct ms_scratch *room, struct ms_packet *p, struct ms_w
 	__builtin_memset(s, 0, sizeof(*s));
 	s->verdict = walk->word;
 	s->rule_hash = walk->hash;
-	s->logged = wants_record(walk->word, walk->flags);
 	/* The exact clock costs 22 ns more, and only records have a use for it. */
 	s->first_ns =
 		walk->flags & (MS_RULE_LOG_ALL | MS_RULE_LOG_DENY) ? bpf_ktime_get_ns() : bpf_ktime_get_coarse_ns();
 	s->id = new_id(s->first_ns);
 	s->last_jiffies = now;
-	s->flags = flags;
+	s->flags = flags | (wants_record(walk->word, walk->flags) ? MS_SESSION_LOGGED : 0);
+	remember_zones(s, &room->walk, dir);
 	if ((p->src_is_a != 0) == (server_is_source != 0))
 		s->flags |= MS_SESSION_SERVER_IS_A;
 	s->vlan[0] = p->vlan[0];

@@ -16,9 +16,10 @@ from fastpath.policy.compile import Tables, compile_policy
 from fastpath.policy.describe import default_fields, difference, fields, named, place, rule_id
 from fastpath.policy.ethertypes import ethertype_texts
 from fastpath.policy.explain import Condition, Flow, as_json, explain
-from fastpath.policy.model import DEFAULT_ID, Policy
+from fastpath.policy.model import Policy, Rule, is_default
 from fastpath.policy.read import load_policy
 from fastpath.policy.shadow import Finding, Kind, lint
+from fastpath.policy.where import WHERE_FIELDS
 from fastpath.text import escape
 
 SHOWN = 10  # rules named in one line
@@ -55,6 +56,9 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--port", metavar="PORT", help="server's port, with tcp and udp")
     group.add_argument("--type", metavar="TYPE", help="type, or type/code, of icmp and icmp6 (default: echo-request)")
     group.add_argument("--app", metavar="NAME", help="application protocol (default: not known yet)")
+    group.add_argument("--from-zone", metavar="ZONE", help="where it comes from; host: the gateway (default: no zone)")
+    group.add_argument("--to-zone", metavar="ZONE", help="where it goes to; host: the gateway (default: no zone)")
+    group.add_argument("--vlan", metavar="ID", help="its outer VLAN tag (default: none)")
     parser.add_argument(
         "--flows", metavar="FILE", help=f"many flows, a JSON object a line with {', '.join(FIELDS)}; - is stdin"
     )
@@ -70,7 +74,7 @@ def _add_diff(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(config: Config, file: Path | None) -> Tables:
-    return compile_policy(load_policy(file or config.policy, config.rule_digest))
+    return compile_policy(load_policy(file or config.policy, config.rule_digest, tuple(config.zones)))
 
 
 def _write(lines: Iterable[str]) -> None:
@@ -119,9 +123,9 @@ def _id(policy: Policy, number: int) -> str:
 
 
 def show(config: Config, options: argparse.Namespace) -> int:
-    """The rules in the order in which they are judged, the default last."""
+    """The rules in the order in which they are judged, the defaults last."""
     policy = _load(config, options.file).policy
-    numbers = [*range(1, len(policy.rules) + 1), 0]
+    numbers = [*range(1, policy.last + 1), 0]
     if options.rule is not None:
         numbers = [number for number in numbers if rule_id(policy, number) == options.rule]
         if not numbers:
@@ -138,16 +142,22 @@ def show(config: Config, options: argparse.Namespace) -> int:
 
 
 def _rule_row(policy: Policy, number: int) -> dict[str, Any]:
-    return named(policy, number) | (fields(policy.rules[number - 1]) if number else default_fields(policy.default))
+    decider = policy.decider(number)
+    return named(policy, number) | (fields(decider) if isinstance(decider, Rule) else default_fields(decider))
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    titles = ("NO", "ID", "PRIORITY", "FROM", "TO", "PROTO", "PORTS", "TYPES", "APP", "ACTION", "RULES", "ATTRIBUTES")
+    titles = (
+        "NO", "ID", "PRIORITY", "FROM", "TO", "PROTO", "PORTS", "TYPES", "APP", "WHERE", "ACTION", "RULES",
+        "ATTRIBUTES",
+    )  # fmt: skip
     columns = ("priority", "from", "to", "proto", "ports", "types", "app", "action", "rules")
     lines: list[tuple[str, ...]] = [titles]
     for row in rows:
-        values = [str(row["number"]) if row["id"] != DEFAULT_ID else "-", row["id"]]
+        values = ["-" if is_default(row["id"]) else str(row["number"]), row["id"]]
         values += [_text(row.get(column)) for column in columns]
+        where = (f"{name}={_text(row[name])}" for name in WHERE_FIELDS if row.get(name) is not None)
+        values.insert(columns.index("action") + 2, " ".join(where) or "-")
         attributes = [row["deny_with"], f"log={row['log']}", *(["monitor"] if row["mode"] == "monitor" else [])]
         attributes += ["down=allow"] if row.get("on_inspector_down") == "allow" else []
         lines.append(tuple(escape(value, WIDTH) for value in (*values, " ".join(attributes))))
@@ -176,7 +186,7 @@ def simulate(config: Config, options: argparse.Namespace) -> int:
     if missing:
         raise CommandError(f"missing {', '.join(missing)}, or --flows", ExitStatus.USAGE)
     try:
-        flow = flow_of(given)
+        flow = flow_of(given, config.zones)
     except ValueError as error:
         raise CommandError(str(error), ExitStatus.USAGE) from None
     tables = _load(config, options.file)
@@ -197,7 +207,7 @@ def _simulate_all(tables: Tables, file: str) -> int:
 
 def _judge_lines(tables: Tables, stream: IO[bytes], file: str) -> int:
     status = ExitStatus.OK
-    for number, flow in enumerate(read_flows(stream), 1):
+    for number, flow in enumerate(read_flows(stream, tables.policy.zones), 1):
         if isinstance(flow, Flow):
             result = as_json(tables.policy, explain(tables, flow))
         else:
@@ -210,7 +220,7 @@ def _judge_lines(tables: Tables, stream: IO[bytes], file: str) -> int:
 
 def _explained(result: Mapping[str, Any], conditions: Iterable[Condition]) -> Iterator[str]:
     yield f"{_verdict(result)}, reason {result['reason']}"
-    if not result["rule"]["number"]:
+    if result["reason"] == "default":
         yield "  no rule matches"
     for each in conditions:
         if each.wanted is None:
@@ -241,6 +251,8 @@ def _verdict(judged: Mapping[str, Any]) -> str:
 def _named(rule: Mapping[str, Any]) -> str:
     if not rule["number"]:
         return f"the default ({escape(rule['place'])})"
+    if is_default(rule["id"]):
+        return f"{escape(rule['id'], WIDTH)} ({escape(rule['place'])})"
     return f"rule {rule['number']} {escape(rule['id'], WIDTH)} ({escape(rule['place'])})"
 
 
@@ -273,6 +285,8 @@ def _differences(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"changed the default: {_changes(result['default'])}"
     if result["ethertypes"]:
         yield f"changed {_changes(result['ethertypes'])}"
+    if result["defaults"]:
+        yield f"changed {_changes(result['defaults'])}"
 
 
 def _changes(changed: Mapping[str, Mapping[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fastpath import abi
 from fastpath.abi import Protocol
 from fastpath.config import Config
 from fastpath.gateway import open_map
@@ -22,7 +23,9 @@ WIDTH = 40
 def rejudge_live(config: Config, tables: Tables) -> dict[str, Any]:
     """Ready for JSON: what `tables` would make of the sessions that there are, largest changes first."""
     names = RuleNames(config.run_dir)
-    found = tally(batches(open_map(config, "sessions"), names))
+    raw = open_map(config, "config").lookup(bytes(4))
+    zoned_since = abi.Config.from_buffer_copy(raw).zoned_since if raw is not None else 0
+    found = tally(batches(open_map(config, "sessions"), names), zoned_since)
     return as_json(rejudge(found, tables, names, config.exception("midstream")))
 
 
@@ -34,6 +37,7 @@ def as_json(result: Rejudged) -> dict[str, Any]:
         "live": sum((each["sessions"] for each in changes), result.unchanged.sessions),
         "unchanged": _sum(result.unchanged),
         "other_rule": _sum(result.other_rule),
+        "unplaced": _sum(result.unplaced),
         "changes": changes,
     }
 
@@ -43,6 +47,8 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
     kept, other = result["unchanged"]["sessions"], result["other_rule"]["sessions"]
     by = f" ({other} of them by another rule)" if other else ""
     yield f"sessions: {result['live']} live, {kept} keep their verdict{by}"
+    if unplaced := result["unplaced"]["sessions"]:
+        yield f"  of {unplaced} it is not known between which zones they go: judged as in none"
     for change in result["changes"]:
         yield f"  {_effect(change['old'])} -> {_effect(change['new'])}: {_amount(change)}"
         for pair in change["rules"][:SHOWN]:

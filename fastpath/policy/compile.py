@@ -45,6 +45,7 @@ from fastpath.policy.model import (
     merged,
     protocol_name,
 )
+from fastpath.policy.where import HOST, MAX_ZONES, NOWHERE, Context, Where
 
 MAX_RULES = int(Limit.POLICY_RULES)
 MAX_CANDIDATES = int(Limit.POLICY_CANDIDATES)
@@ -77,6 +78,8 @@ MAX_CHANGES = 100
 _POLICY_WORDS = sizeof(abi.Policy) // 4
 _ETHERTYPES = abi.Policy.ethertypes.offset // 4
 _RULE_WORDS = sizeof(abi.Rule) // 4
+_WHERE_WORDS = sizeof(abi.Where) // 4
+_VLAN_WORDS = 128
 _CLASS_WORDS = sizeof(abi.Class) // 4
 _BUCKET = 4
 _BLOCK = 8
@@ -135,9 +138,21 @@ class Tables:
         for start in range(0, len(self.words), PAGE):
             yield self.words[start : start + PAGE].tobytes().ljust(PAGE * 4, b"\0")
 
-    def walk(self, src: bytes, dst: bytes, l4: int, dport: int = 0, *, possible: int = 0) -> Walk:
+    def walk(
+        self,
+        src: bytes,
+        dst: bytes,
+        l4: int,
+        dport: int = 0,
+        *,
+        possible: int = 0,
+        context: Context = NOWHERE,
+    ) -> Walk:
         """Judge a flow as the kernel does, from the tables; parameters and result as of `evaluate`."""
-        return decide(self.policy, sorted(self._matching(src, dst, key_of(l4, dport))), l4, possible)
+        place = _Place.of(self.policy, context)
+        found = self._matching(src, dst, key_of(l4, dport))
+        matching = [index for index in sorted(found) if self._is_there(self._rule(index + 1).where, place)]
+        return decide(self.policy, matching, l4, possible, self._default_of(place))
 
     def likely(self, src: bytes, dst: bytes, l4: int, dport: int = 0) -> list[int]:
         """Indices of the rules that a flow meets in two at least of source, destination, and protocol and port."""
@@ -173,6 +188,27 @@ class Tables:
                     if tested == _ANYONE or self._in_set(other, tested):
                         found.add(number - 1)
         return found
+
+    def _rule(self, number: int) -> abi.Rule:
+        at = _rule_at(number)
+        return abi.Rule.from_buffer_copy(self.words[at : at + _RULE_WORDS])
+
+    def _is_there(self, location: int, place: _Place) -> bool:
+        if not location:
+            return True
+        where = abi.Where.from_buffer_copy(self.words[location : location + _WHERE_WORDS])
+        tags = location + where.vlans
+        return (
+            _has(where.from_zones, place.from_zone)
+            and _has(where.to_zones, place.to_zone)
+            and bool(where.courses >> place.course & 1)
+            and (not where.vlans or _has(self.words[tags : tags + _VLAN_WORDS], place.vlan))
+        )
+
+    def _default_of(self, place: _Place) -> int:
+        """Number of what decides where no rule does."""
+        root = abi.Policy.from_buffer_copy(self.words[:_POLICY_WORDS])
+        return self.words[root.defaults + place.from_zone * root.zones + place.to_zone] if root.defaults else 0
 
     def _candidates(self, at: int) -> Iterator[tuple[int, int]]:
         """Numbers of a list's rules, and the sets that they test."""
@@ -277,8 +313,8 @@ class Compiler:
 
 @dataclass(frozen=True)
 class _Build:
-    """What tables are made of: of so many prefixes, the classes of each family and where all classes lie. Before any
-    change there were `first` words.
+    """What tables are made of: of so many prefixes, the classes of each family and where all classes lie, and what says
+    where rules hold. Before any change there were `first` words.
     """
 
     policy: Policy
@@ -287,6 +323,7 @@ class _Build:
     prefixes: int
     families: tuple[set[tuple[int, ...]], ...]
     records: Mapping[tuple[int, ...], int]
+    places: Mapping[Where, int]
     words: array[int]
     first: int
 
@@ -298,11 +335,12 @@ class _Build:
         sets = _Sets()
         forest = _Forest(policy, sets)
         pages = _Pages()
-        pages.put(itertools.repeat(0, _POLICY_WORDS))
-        pages.words[_ETHERTYPES:] = _ethertype_words(policy)
-        pages.put(_rule_words(policy.default))
-        for rule in policy.rules:
-            pages.put(_rule_words(rule))
+        pages.put(itertools.repeat(0, _rule_at(policy.last + 1)))
+        places: dict[Where, int] = {}
+        for number in range(policy.last + 1):
+            _put_rule(policy, number, places, pages)
+        _put_zones(policy, pages)
+        pages.words[_ETHERTYPES:_POLICY_WORDS] = _ethertype_words(policy)
         prefixes = _classes(sets.networks)
         records = {
             members: pages.put_class(sets.with_unions(members), forest.trees_of(members, pages))
@@ -315,11 +353,15 @@ class _Build:
             {members for (address, _), members in prefixes.items() if _is_ipv4(address) == of_ipv4}
             for of_ipv4 in (True, False)
         )
-        return cls(policy, sets, forest, len(prefixes), families, records, pages.words, len(pages.words))
+        return cls(policy, sets, forest, len(prefixes), families, records, places, pages.words, len(pages.words))
 
     def changed(self, policy: Policy) -> _Build | None:
         """The same for a policy of which some rules differ; None where all has to be made anew."""
         if len(policy.rules) != len(self.policy.rules) or len(self.words) > 2 * self.first:
+            return None
+        if [each.id for each in policy.defaults] != [each.id for each in self.policy.defaults]:
+            return None
+        if policy.zone_numbers != self.policy.zone_numbers:
             return None
         pairs = enumerate(zip(self.policy.rules, policy.rules, strict=True))
         differing = [index for index, (old, new) in pairs if old is not new and _meaning(old) != _meaning(new)]
@@ -328,15 +370,16 @@ class _Build:
             return None
         pages = _Pages(self.words[:])
         pages.words[_ETHERTYPES:_POLICY_WORDS] = _ethertype_words(policy)
-        for index in (-1, *differing):
-            at = _POLICY_WORDS + _RULE_WORDS * (index + 1)
-            pages.words[at : at + _RULE_WORDS] = _rule_words(policy.default if index < 0 else policy.rules[index])
+        places = dict(self.places)
+        for number in (0, *(index + 1 for index in differing), *range(len(policy.rules) + 1, policy.last + 1)):
+            _put_rule(policy, number, places, pages)
+        pages.words[abi.Policy.asks_for_zones.offset // 4] = policy.asks_for_zones
         stale = self.forest.built.keys() - forest.built.keys()
         for members, at in self.records.items():
             if not stale.isdisjoint(itertools.chain(*forest.names_of(members))):
                 refs = array("I", itertools.chain(*forest.trees_of(members, pages)))
                 pages.words[at + _CLASS_WORDS : at + _CLASS_WORDS + len(refs)] = refs
-        return replace(self, policy=policy, forest=forest, words=pages.words)
+        return replace(self, policy=policy, forest=forest, places=places, words=pages.words)
 
     def tables(self) -> Tables:
         """PolicyTooLargeError when a walk may be too long."""
@@ -350,6 +393,80 @@ class _Build:
             value_bytes=4 * _aligned(len(self.words), PAGE),
         )
         return Tables(self.policy, self.words, self.forest.sides, sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A context in numbers."""
+
+    from_zone: int
+    to_zone: int
+    course: int
+    vlan: int
+
+    @classmethod
+    def of(cls, policy: Policy, context: Context) -> _Place:
+        """Zones that the policy does not name are no different from none."""
+        numbers = policy.zone_numbers
+        from_zone, to_zone = (numbers.get(zone, numbers[None]) for zone in (context.from_zone, context.to_zone))
+        return cls(from_zone, to_zone, context.course, context.vlan)
+
+
+def _put_zones(policy: Policy, pages: _Pages) -> None:
+    """What the policy as a whole says of zones."""
+    numbers = policy.zone_numbers
+    count = max(numbers.values()) + 1
+    if count > abi.Zone.FIRST + MAX_ZONES:
+        message = f"{count - abi.Zone.FIRST} zones; {MAX_ZONES} is the most"
+        raise PolicyTooLargeError([Problem(policy.file, 0, "rules", message)])
+    root = abi.Policy(asks_for_zones=policy.asks_for_zones, zones=count)
+    if policy.defaults:
+        table = array("I", bytes(4 * count * count))
+        anywhere = [number for zone, number in numbers.items() if zone != HOST]
+        # The first that fits is written last.
+        for number, each in reversed([*enumerate(policy.defaults, len(policy.rules) + 1)]):
+            from_zones = [numbers[each.from_zone]] if each.from_zone else anywhere
+            to_zones = [numbers[each.to_zone]] if each.to_zone else numbers.values()
+            for one, other in itertools.product(from_zones, to_zones):
+                table[one * count + other] = number
+        root.defaults = pages.make_room(len(table), 1)
+        pages.put(table)
+    pages.words[:_POLICY_WORDS] = array("I", bytes(root))
+
+
+def _put_rule(policy: Policy, number: int, places: dict[Where, int], pages: _Pages) -> None:
+    """A rule's record in its place, and what says where it holds, if that is not in `places`."""
+    rule = policy.decider(number)
+    words = _rule_words(rule)
+    if isinstance(rule, Rule) and rule.where is not None:
+        if rule.where not in places:
+            said = _where_words(rule.where, policy.zone_numbers)
+            places[rule.where] = pages.make_room(len(said), _WHERE_WORDS)
+            pages.put(said)
+        words[abi.Rule.where.offset // 4] = places[rule.where]
+    at = _rule_at(number)
+    pages.words[at : at + _RULE_WORDS] = words
+
+
+def _where_words(where: Where, numbers: Mapping[str | None, int]) -> array[int]:
+    from_zones, to_zones = ([numbers[zone] for zone in zones] for zones in (where.from_zones, where.to_zones))
+    record = abi.Where(courses=_mask(where.courses, 32)[0], vlans=_WHERE_WORDS if where.vlans else 0)
+    record.from_zones[:] = _mask(from_zones, 256)
+    record.to_zones[:] = _mask(to_zones, 256)
+    words = array("I", bytes(record))
+    if where.vlans:
+        words.extend(_mask([each for low, high in where.vlans for each in range(low, high + 1)], 32 * _VLAN_WORDS))
+    return words
+
+
+def _mask(numbers: Iterable[int], bits: int) -> list[int]:
+    """Words with these bits set, all of them where there are no numbers."""
+    whole = functools.reduce(operator.or_, (1 << number for number in numbers), 0) or (1 << bits) - 1
+    return [whole >> at & 0xFFFFFFFF for at in range(0, bits, 32)]
+
+
+def _has(words: Sequence[int], bit: int) -> bool:
+    return bool(words[bit // 32] >> bit % 32 & 1)
 
 
 class _Sets:
@@ -551,7 +668,7 @@ def _meaning(rule: Rule) -> object:
     """All of a rule that the tables depend on."""
     return (
         rule.protocols, rule.ports, rule.udp_ports, rule.icmp_types, rule.icmp6_types, rule.apps, rule.action,
-        rule.flags, rule.hash, _digest(rule.sources), _digest(rule.destinations),
+        rule.flags, rule.where, rule.hash, _digest(rule.sources), _digest(rule.destinations),
     )  # fmt: skip
 
 
@@ -713,6 +830,11 @@ def _ethertype_words(policy: Policy) -> array[int]:
     count = int(Limit.POLICY_ETHERTYPES)
     row = array("H", (*policy.ethertypes, *[0] * (count - len(policy.ethertypes))))
     return array("I", row.tobytes())
+
+
+def _rule_at(number: int) -> int:
+    """Where a rule lies."""
+    return _POLICY_WORDS + _RULE_WORDS * number
 
 
 def _rule_words(rule: Rule | Default) -> array[int]:

@@ -17,11 +17,13 @@ from fastpath.policy.model import (
     TCP,
     UDP,
     Default,
+    PairDefault,
     Policy,
     Rule,
     merged,
     protocol_name,
 )
+from fastpath.policy.where import ANYWHERE, Where, course_text, vlan_texts
 
 
 def app_names(mask: int) -> list[str]:
@@ -57,16 +59,17 @@ def icmp_texts(rule: Rule) -> list[str]:
 
 def place(policy: Policy, number: int) -> str:
     """Where a rule stands, ``file:line``; 0 is the default."""
-    if not number:
+    rule = policy.decider(number)
+    if not isinstance(rule, Rule | PairDefault):
         return policy.file
-    rule = policy.rules[number - 1]
     file = rule.file or policy.file
     return f"{file}:{rule.line}" if rule.line else file
 
 
 def rule_id(policy: Policy, number: int) -> str:
     """Id of a rule; 0 is the default."""
-    return policy.rules[number - 1].id if number else DEFAULT_ID
+    rule = policy.decider(number)
+    return rule.id if isinstance(rule, Rule | PairDefault) else DEFAULT_ID
 
 
 def named(policy: Policy, number: int) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def fields(rule: Rule) -> dict[str, Any]:
         "ports": port_texts(rule) or None,
         "types": icmp_texts(rule) or None,
         "app": None if rule.apps == ANY_APP else app_names(rule.apps),
+        **where_fields(rule.where or ANYWHERE),
         "action": rule.action.name.lower(),
         "rules": [use.name for use in rule.rule_files] or None,
         **_attributes(rule),
@@ -92,9 +96,23 @@ def fields(rule: Rule) -> dict[str, Any]:
     }
 
 
+def where_fields(where: Where) -> dict[str, Any]:
+    """The same of zones and the like."""
+    return {
+        "from_zone": list(where.from_zones) or None,
+        "to_zone": list(where.to_zones) or None,
+        "direction": [course_text(course) for course in where.courses] or None,
+        "vlan": vlan_texts(where.vlans) or None,
+    }
+
+
 def default_fields(default: Default) -> dict[str, Any]:
-    """The same of the default, as far as it has them."""
-    return {"action": default.action.name.lower(), **_attributes(default)}
+    """The same of a default, as far as it has them."""
+    zones = {}
+    if isinstance(default, PairDefault):
+        names = (default.from_zone, default.to_zone)
+        zones = {name: [zone] if zone else None for name, zone in zip(("from_zone", "to_zone"), names, strict=True)}
+    return zones | {"action": default.action.name.lower(), **_attributes(default)}
 
 
 def _attributes(rule: Rule | Default) -> dict[str, Any]:
@@ -107,8 +125,8 @@ def _attributes(rule: Rule | Default) -> dict[str, Any]:
 
 def difference(old: Policy, new: Policy) -> dict[str, Any]:
     """What `new` changes, by id: ``added``, ``removed``, ``changed`` (old and new value of each field), ``moved``
-    (the fewest rules without which the others keep their order), ``default`` and ``ethertypes``; empty where nothing
-    does.
+    (the fewest rules without which the others keep their order), ``default``, ``ethertypes`` and, all of them old and
+    new if their meaning or order changes, ``defaults``; empty where nothing does.
     """
     before = {rule.id: number for number, rule in enumerate(old.rules, 1)}
     after = {rule.id: number for number, rule in enumerate(new.rules, 1)}
@@ -128,11 +146,20 @@ def difference(old: Policy, new: Policy) -> dict[str, Any]:
         "moved": [{"id": each, "old": before[each], "new": after[each]} for each in kept if before[each] not in still],
         "default": _differing(default_fields(old.default), default_fields(new.default)),
         "ethertypes": _differing(_passing(old), _passing(new)),
+        "defaults": _differing({"defaults": _defaults(old)}, {"defaults": _defaults(new)}),
     }
 
 
 def _passing(policy: Policy) -> dict[str, Any]:
     return {"ethertypes": ethertype_texts(policy.ethertypes) or None}
+
+
+def _defaults(policy: Policy) -> list[str]:
+    """In a line each."""
+    return [
+        f"{each.id} {each.action.name.lower()} {' '.join(map(str, _attributes(each).values()))}"
+        for each in policy.defaults
+    ]
 
 
 def _others(numbers: Mapping[str, int], known: Mapping[str, int]) -> Iterator[int]:

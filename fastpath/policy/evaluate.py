@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from fastpath.abi import Action, Reason, RuleFlag, Scope, Verdict
 from fastpath.document import Network
 from fastpath.policy.model import ICMP, ICMP6, TCP, UDP, Policy, Rule, all_protocols
+from fastpath.policy.where import NOWHERE, Context
 from fastpath.word import Word
 
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -26,8 +27,8 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """Result of a walk. `rule` is 0 for the default, else 1 + index in `Policy.rules`; for UNDECIDED the first open
-    rule. `flags` are that rule's `RuleFlag` bits, `hash` is 0 unless a rule was hit.
+    """Result of a walk. `rule` is a number of `Policy`; for UNDECIDED that of the first open rule. `flags` are that
+    rule's `RuleFlag` bits, `hash` is 0 unless a rule was hit.
     """
 
     verdict: Verdict
@@ -50,16 +51,30 @@ class Walk:
         ).pack()
 
 
-def evaluate(policy: Policy, src: bytes, dst: bytes, l4: int, dport: int = 0, *, possible: int = 0) -> Walk:
+def evaluate(
+    policy: Policy,
+    src: bytes,
+    dst: bytes,
+    l4: int,
+    dport: int = 0,
+    *,
+    possible: int = 0,
+    context: Context = NOWHERE,
+) -> Walk:
     """Judge a flow.
 
     `src` and `dst` are 16 bytes, IPv4 mapped (``::ffff:a.b.c.d``); `l4` the IP protocol number; `dport` the
     destination port of TCP and UDP, ``type << 8 | code`` of ICMP and ICMPv6, elsewhere ignored; `possible` a mask of
-    ``1 << Protocol``, 0 = all that `l4` can carry. ValueError for addresses of another length.
+    ``1 << Protocol``, 0 = all that `l4` can carry; `context` where it comes from and goes to. ValueError for addresses
+    of another length.
     """
     source, destination = _address(src), _address(dst)
-    matching = (n for n, rule in enumerate(policy.rules) if matches(rule, source, destination, l4, dport))
-    return decide(policy, matching, l4, possible)
+    matching = (
+        n
+        for n, rule in enumerate(policy.rules)
+        if matches(rule, source, destination, l4, dport) and (rule.where is None or rule.where.holds(context))
+    )
+    return decide(policy, matching, l4, possible, policy.default_of(context))
 
 
 def matches(
@@ -69,7 +84,7 @@ def matches(
     l4: int,
     dport: int,
 ) -> bool:
-    """All conditions hold but the one on application protocols."""
+    """The conditions on addresses, protocol and port hold."""
     return (
         _within(source, rule.sources)
         and _within(destination, rule.destinations)
@@ -78,8 +93,10 @@ def matches(
     )
 
 
-def decide(policy: Policy, matching: Iterable[int], l4: int, possible: int = 0) -> Walk:
-    """The walk over rules that match addresses, protocol and port, given by their indices in order."""
+def decide(policy: Policy, matching: Iterable[int], l4: int, possible: int = 0, default: int = 0) -> Walk:
+    """The walk over rules that match in all but the application protocol, given by their indices in order; `default` is
+    the number of what decides where none does.
+    """
     possible = possible or all_protocols(l4)
     known = possible & (possible - 1) == 0
     hit = first_open = 0
@@ -96,13 +113,14 @@ def decide(policy: Policy, matching: Iterable[int], l4: int, possible: int = 0) 
         first_open = first_open or number + 1
         opinions.add(rule.action)
 
-    decider = policy.rules[hit - 1] if hit else policy.default
+    hit = hit or default
+    decider = policy.decider(hit)
     if first_open and opinions | {decider.action} != {Action.DENY}:
         pending = policy.rules[first_open - 1]
         return Walk(Verdict.UNDECIDED, Reason.PENDING, Scope.NONE, first_open, pending.flags, 0)
     verdict = Verdict[decider.action.name]
     if not isinstance(decider, Rule):
-        return Walk(verdict, Reason.DEFAULT, Scope.NONE, 0, decider.flags, 0)
+        return Walk(verdict, Reason.DEFAULT, Scope.NONE, hit, decider.flags, 0)
     # ICMP and the like are one protocol from the start: nothing was learnt from payload.
     if known and l4 in {TCP, UDP}:
         return Walk(verdict, Reason.PROTOCOL, Scope.CONNECTION, hit, decider.flags, decider.hash)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,18 @@ from fastpath.policy.model import (
     all_protocols,
     protocol_name,
     protocol_number,
+)
+from fastpath.policy.where import (
+    ANYWHERE,
+    HOST,
+    NOWHERE,
+    UNTAGGED,
+    Context,
+    Where,
+    course_text,
+    read_vlan,
+    vlan_text,
+    vlan_texts,
 )
 
 NEAR = 10
@@ -49,6 +61,7 @@ class Flow:
     dport: int | None = None
     app: Protocol | None = None
     icmp: int | None = None
+    context: Context = NOWHERE
 
     @property
     def number(self) -> int:
@@ -89,7 +102,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A verdict and its reasons. `conditions` are those of the deciding rule, none for the default; `later` what
+    """A verdict and its reasons. `conditions` are those of the deciding rule, none for a default; `later` what
     differs once the application protocol is known; `near` at most `NEAR` rules in order, and how many `more`.
     """
 
@@ -110,8 +123,14 @@ def read_flow(
     port: str | None = None,
     kind: str | None = None,
     app: str | None = None,
+    from_zone: str | None = None,
+    to_zone: str | None = None,
+    vlan: str | None = None,
+    zones: Collection[str] = (),
 ) -> Flow:
-    """A flow of its texts; `kind` is ICMP's type, and code unless it is 0. ValueError says what is wrong with it."""
+    """A flow of its texts; `kind` is ICMP's type, and code unless it is 0; `zones` are those that there are. ValueError
+    says what is wrong with it.
+    """
     ends = (_address("from", source), _address("to", destination))
     if ends[0].version != ends[1].version:
         raise ValueError(f"from and to are of two address families: {ends[0]} and {ends[1]}")
@@ -125,18 +144,25 @@ def read_flow(
         raise ValueError(f"port is missing: {protocol_name(l4)} has ports")
     if kind is not None and not has_types(l4):
         raise ValueError(f"type: {protocol_name(l4)} has no types; only icmp and icmp6 do")
-    return Flow(*ends, l4, *ports, None if app is None else _app(app, l4), _icmp(kind, l4))
+    context = Context(
+        _zone("from_zone", from_zone, zones),
+        _zone("to_zone", to_zone, zones),
+        UNTAGGED if vlan is None else _vlan(vlan),
+    )
+    if from_zone == to_zone == HOST:
+        raise ValueError("to_zone: the gateway's own traffic to itself goes nowhere")
+    return Flow(*ends, l4, *ports, None if app is None else _app(app, l4), _icmp(kind, l4), context)
 
 
 def explain(tables: Tables, flow: Flow) -> Explanation:
     """Judge a flow and say why."""
     policy = tables.policy
     where = (_packed(flow.source), _packed(flow.destination), flow.l4, flow.number)
-    walk = tables.walk(*where, possible=flow.possible)
+    walk = tables.walk(*where, possible=flow.possible, context=flow.context)
     later: dict[tuple[Verdict, int], Outcome] = {}
     if flow.app is None and flow.l4 in {TCP, UDP}:
         for name in app_names(flow.possible):
-            known = tables.walk(*where, possible=1 << Protocol[name.upper()])
+            known = tables.walk(*where, possible=1 << Protocol[name.upper()], context=flow.context)
             if (known.verdict, known.rule) != (walk.verdict, walk.rule):
                 later.setdefault((known.verdict, known.rule), Outcome([], known)).apps.append(name)
     near: list[Near] = []
@@ -149,7 +175,8 @@ def explain(tables: Tables, flow: Flow) -> Explanation:
             near.append(Near(index + 1, failed[0]))
         else:
             more += 1
-    own = conditions(policy.rules[walk.rule - 1], flow) if walk.rule else []
+    decider = policy.decider(walk.rule)
+    own = conditions(decider, flow) if isinstance(decider, Rule) else []
     return Explanation(flow, walk, own, list(later.values()), near, more)
 
 
@@ -184,7 +211,29 @@ def conditions(rule: Rule, flow: Flow) -> list[Condition]:
             "not known yet" if flow.app is None else flow.app.name.lower(),
             "any" if rule.apps == ANY_APP else ", ".join(met_apps) or None,
         ),
+        *_where(rule.where or ANYWHERE, flow.context),
     ]
+
+
+def _where(where: Where, context: Context) -> Iterator[Condition]:
+    """Of zones and the like, which few rules ask for, only those that this one does."""
+    from_zone, to_zone = context.from_zone or "none", context.to_zone or "none"
+    tag = vlan_text(context.vlan, context.vlan)
+    tags = (vlan_text(low, high) for low, high in where.vlans if low <= context.vlan <= high)
+    course = course_text(context.course)
+    for name, wanted, flow, met in (
+        ("from_zone", where.from_zones, from_zone, from_zone if context.from_zone in where.from_zones else None),
+        ("to_zone", where.to_zones, to_zone, to_zone if context.to_zone in where.to_zones else None),
+        (
+            "direction",
+            tuple(map(course_text, where.courses)),
+            course,
+            course if context.course in where.courses else None,
+        ),
+        ("vlan", tuple(vlan_texts(where.vlans)), tag, next(tags, None)),
+    ):
+        if wanted:
+            yield Condition(name, list(wanted), flow, met)
 
 
 def _met_port(rule: Rule, flow: Flow) -> str | None:
@@ -223,6 +272,9 @@ def as_json(policy: Policy, explanation: Explanation) -> dict[str, Any]:
             "port": flow.dport,
             "type": None if flow.icmp is None else type_text(flow.l4, flow.icmp),
             "app": flow.app.name.lower() if flow.app is not None else None,
+            "from_zone": flow.context.from_zone,
+            "to_zone": flow.context.to_zone,
+            "vlan": flow.context.vlan or None,
         },
         **_judged(policy, explanation.walk),
         "conditions": [_condition(each) for each in explanation.conditions],
@@ -290,6 +342,19 @@ def _icmp(text: str | None, l4: int) -> int | None:
         return read_type(ECHO if text is None else text, l4)[0]
     except ValueError as error:
         raise ValueError(f"type: {error}") from None
+
+
+def _zone(name: str, text: str | None, zones: Collection[str]) -> str | None:
+    if text is None or text == HOST or text in zones:
+        return text
+    raise ValueError(f"{name}: gateway.yaml has no zone {text[:60]!r}")
+
+
+def _vlan(text: str) -> int:
+    try:
+        return read_vlan(text)
+    except ValueError as error:
+        raise ValueError(f"vlan: {error}") from None
 
 
 def _app(text: str, l4: int) -> Protocol:

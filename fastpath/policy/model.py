@@ -13,6 +13,7 @@ from typing import overload
 
 from fastpath.abi import Action, Protocol, RuleFlag
 from fastpath.document import Network
+from fastpath.policy.where import HOST, Context, Where, zone_numbers
 
 ICMP = 1
 TCP = 6
@@ -28,7 +29,7 @@ MAX_PRIORITY = 65535
 DEFAULT_PRIORITY = 1000
 # `Rule.apps` of a rule that names no application protocol.
 ANY_APP = 0xFFFFFFFF
-# How records call the default rule; no other rule may have this id.
+# How records call the default rule, and begin to call those of pairs of zones; no other rule may have such an id.
 DEFAULT_ID = "default"
 
 # What identification can answer so far. Another protocol's flows are `unknown`, so a rule that
@@ -213,6 +214,7 @@ class Rule:
     icmp_types: tuple[tuple[int, int], ...] = ()
     icmp6_types: tuple[tuple[int, int], ...] = ()
     apps: int = ANY_APP
+    where: Where | None = None
     rule_files: tuple[RuleFileUse, ...] = ()
     reset: bool = False
     log: Log = Log.DENY
@@ -254,8 +256,10 @@ class Rule:
 
     @property
     def candidate(self) -> bool:
-        """A walk that meets the rule may have to go on behind it, depending on the application protocol."""
-        return self.identify or self.apps != ANY_APP
+        """A walk that meets the rule may have to go on behind it, depending on the application protocol or on where the
+        flow comes from and goes to.
+        """
+        return self.identify or self.apps != ANY_APP or self.where is not None
 
     @cached_property
     def flags(self) -> int:
@@ -284,6 +288,7 @@ class Rule:
             # In order: the first rule that matches decides, across the files.
             [(use.name, use.digest) for use in self.rule_files],
             *([merged(self.icmp_types), merged(self.icmp6_types)] if self.icmp_types or self.icmp6_types else []),
+            *([] if self.where is None else [self.where.meaning]),
         )
         return int.from_bytes(hashlib.sha256(repr(meaning).encode()).digest()[:4], "big") or 1
 
@@ -304,18 +309,78 @@ class Default:
 
 
 @dataclass(frozen=True)
+class PairDefault(Default):
+    """What happens to a flow from one zone to another that no rule matches; a zone left out, "", is any. The gateway's
+    own traffic it only concerns where `from_zone` says so.
+    """
+
+    from_zone: str = ""
+    to_zone: str = ""
+    line: int = 0
+    file: str = ""
+
+    @property
+    def id(self) -> str:
+        """How records call it."""
+        return f"{DEFAULT_ID}:{self.from_zone or '*'}>{self.to_zone or '*'}"
+
+    def fits(self, context: Context) -> bool:
+        """It is about such a flow."""
+        from_zone = not self.from_zone and context.from_zone != HOST
+        return (from_zone or context.from_zone == self.from_zone) and self.to_zone in {"", context.to_zone}
+
+
+@dataclass(frozen=True)
 class Policy:
-    """Rules, the first to match first. Given in any order; equal priorities keep the order given.
-    `file` may be a folder of files. `ethertypes` are those of frames neither IP nor ARP that pass.
+    """Rules, the first to match first. Given in any order; equal priorities keep the order given. `defaults`: where no
+    rule matches, the first that fits, else `default`. `ethertypes` are those of frames neither IP nor ARP that pass.
+
+    A number in a verdict word is 0 for `default`, 1 + index of a rule, or behind those 1 + index of `defaults`.
+    `zones` are those of gateway.yaml in order; `file` may be a folder of files.
     """
 
     rules: tuple[Rule, ...] = ()
     default: Default = Default()
     file: str = ""
+    defaults: tuple[PairDefault, ...] = ()
+    zones: tuple[str, ...] = ()
     ethertypes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(sorted(self.rules, key=lambda rule: rule.priority)))
+
+    @property
+    def last(self) -> int:
+        """The highest number."""
+        return len(self.rules) + len(self.defaults)
+
+    def decider(self, number: int) -> Rule | Default:
+        """By its number. IndexError where there is none."""
+        if not number:
+            return self.default
+        own = number - len(self.rules)
+        return self.rules[number - 1] if own <= 0 else self.defaults[own - 1]
+
+    def default_of(self, context: Context) -> int:
+        """Number of what decides where no rule matches."""
+        fitting = (number for number, each in enumerate(self.defaults, len(self.rules) + 1) if each.fits(context))
+        return next(fitting, 0)
+
+    @property
+    def asks_for_zones(self) -> bool:
+        """The gateway has to look up where flows go."""
+        return bool(self.defaults) or any(rule.where is not None and rule.where.asks_for_zones for rule in self.rules)
+
+    @cached_property
+    def zone_numbers(self) -> dict[str | None, int]:
+        """What stands for zones in the kernel; None is no zone. Names that gateway.yaml lacks, where any will do, come
+        behind its own.
+        """
+        named = [
+            *(zone for rule in self.rules if rule.where for zone in (*rule.where.from_zones, *rule.where.to_zones)),
+            *(zone for each in self.defaults for zone in (each.from_zone, each.to_zone) if zone),
+        ]
+        return zone_numbers([*self.zones, *named])
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -327,6 +392,11 @@ def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             result.append((low, high))
     return result
+
+
+def is_default(rule_id: str) -> bool:
+    """What records call a default."""
+    return rule_id == DEFAULT_ID or rule_id.startswith(f"{DEFAULT_ID}:")
 
 
 def is_mapped(network: ipaddress.IPv6Network) -> bool:

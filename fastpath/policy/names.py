@@ -34,7 +34,7 @@ class NamedRule:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The rules of one revision, in order."""
+    """The rules of one revision, in order, and behind them the defaults of pairs of zones."""
 
     revision: int
     default: NamedRule
@@ -60,10 +60,13 @@ def describe(policy: Policy, revision: int) -> dict[str, Any]:
         if number == len(named):
             named.append(asdict(_named("", rule)))
         numbers.append(number)
+    for each in policy.defaults:
+        numbers.append(len(named))
+        named.append(asdict(_named("", each)))
     return {
         "revision": revision,
         "default": asdict(_named(DEFAULT_ID, policy.default)),
-        "ids": [rule.id for rule in policy.rules],
+        "ids": [*(rule.id for rule in policy.rules), *(each.id for each in policy.defaults)],
         "kind": numbers,
         "kinds": named,
     }

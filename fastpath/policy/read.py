@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastpath.abi import Action, Protocol
 from fastpath.document import Node, Problem, Problems, compose, decode, without_collector
@@ -20,7 +21,6 @@ from fastpath.policy.fields import Fields, place
 from fastpath.policy.groups import MAX_NETWORKS, Groups
 from fastpath.policy.model import (
     ANY_APP,
-    DEFAULT_ID,
     DEFAULT_PRIORITY,
     MAX_PRIORITY,
     MAX_RULES,
@@ -29,20 +29,25 @@ from fastpath.policy.model import (
     UDP,
     Default,
     Log,
+    PairDefault,
     Policy,
     Rule,
     RuleFileUse,
     all_protocols,
+    is_default,
     protocol_name,
 )
 from fastpath.policy.pieces import Pieces, cut, height
 from fastpath.policy.services import Services, Traffic, carry_ports, protocols_and_ports
 from fastpath.policy.source import Source, read_what_can_be
+from fastpath.policy.where import HOST, WHERE_FIELDS, read_where, zone_reader
 
 # Digest of a rule file's contents by its name, None when there is no such file.
 RuleHash = Callable[[str], str | None]
+# Names of the zones that gateway.yaml has; None where there is none to ask, and any name will do.
+Zones = Sequence[str] | None
 
-_DOCUMENT = ("default", "mode", "ethertypes", "groups", "services", "rules")
+_DOCUMENT = ("default", "defaults", "mode", "ethertypes", "groups", "services", "rules")
 _ATTRIBUTES = ("deny_with", "log", "mode")
 # Rules composed at a time.
 _AT_ONCE = 5000
@@ -51,6 +56,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _OPTIONAL = (
     *("description", "priority", "from", "to", "service", "proto", "ports", "types", "app", "rules"),
     "on_inspector_down",
+    *WHERE_FIELDS,
     *_ATTRIBUTES,
 )
 
@@ -74,13 +80,15 @@ class _Shared:
     monitor: bool
     default: Default
     ethertypes: tuple[int, ...]
+    defaults: tuple[PairDefault, ...]
+    zones: Zones
 
 
-def load_policy(path: Path, rule_hash: RuleHash) -> Policy:
+def load_policy(path: Path, rule_hash: RuleHash, zones: Zones = None) -> Policy:
     """Read a policy's file or folder. InvalidDocumentError has all its problems, with their places."""
     problems = Problems()
     source = read_what_can_be(path, problems)
-    return Reader().read(path, source, rule_hash, problems)
+    return Reader(zones).read(path, source, rule_hash, problems)
 
 
 def read_roots(path: Path, problems: Problems) -> list[Node]:
@@ -117,7 +125,8 @@ class _Read:
 class Reader:
     """Reads one policy again and again. A rule is not read anew whose text, and what it names, are as they were."""
 
-    def __init__(self) -> None:
+    def __init__(self, zones: Zones = None) -> None:
+        self._zones = zones
         self._last: _Read | None = None
 
     def read(self, path: Path, source: Source, rule_hash: RuleHash, problems: Problems | None = None) -> Policy:
@@ -131,7 +140,7 @@ class Reader:
             files = _texts(path, source, problems)
             policy = self._in_pieces(files, str(path), rule_hash, problems) if not problems.found else None
             if policy is None:
-                policy = _whole(files, str(path), rule_hash, problems, complete=complete)
+                policy = _whole(files, str(path), rule_hash, self._zones, problems, complete=complete)
         problems.raise_if_any()
         return policy
 
@@ -151,7 +160,7 @@ class Reader:
         if self._last is not None and frames == self._last.frames:
             shared: _Shared | None = self._last.shared
         else:
-            shared = _shared(cuts, self._last.shared.groups if self._last else None, found)
+            shared = _shared(cuts, self._last.shared.groups if self._last else None, self._zones, found)
         if shared is None:
             return None
         sound = not found.found
@@ -168,10 +177,21 @@ class Reader:
         _check_together(rules, problems)
         if sound:
             self._last = _Read(frames, shared, kept)
-        return Policy(tuple(rule for _, rule in rules), shared.default, file, shared.ethertypes)
+        return _policy((rule for _, rule in rules), shared, file)
 
 
-def _shared(pieces: Mapping[str, Pieces], earlier: Groups | None, found: Problems) -> _Shared | None:
+def _policy(rules: Iterable[Rule], shared: _Shared, file: str) -> Policy:
+    return Policy(
+        tuple(rules),
+        shared.default,
+        file,
+        ethertypes=shared.ethertypes,
+        defaults=shared.defaults,
+        zones=tuple(shared.zones or ()),
+    )
+
+
+def _shared(pieces: Mapping[str, Pieces], earlier: Groups | None, zones: Zones, found: Problems) -> _Shared | None:
     """Of what is not in the lists of rules; None where libyaml does not see the lists that we see."""
     roots: list[Node] = []
     for name, each in pieces.items():
@@ -179,7 +199,7 @@ def _shared(pieces: Mapping[str, Pieces], earlier: Groups | None, found: Problem
         if root is None or not _is_cut(root, each) or found.found:
             return None
         roots.append(root)
-    return _read_frame(roots, complete=True, earlier=earlier)[0]
+    return _read_frame(roots, zones, complete=True, earlier=earlier)[0]
 
 
 def _is_cut(root: Node, pieces: Pieces) -> bool:
@@ -229,11 +249,10 @@ def _read_rules(
     return [(index, rule) for index, rule in enumerate(made) if rule is not None], sound
 
 
-def read_policy(root: Node, rule_hash: RuleHash) -> Policy:
+def read_policy(root: Node, rule_hash: RuleHash, zones: Zones = None) -> Policy:
     """The policy of a single document's root; problems are reported to it."""
-    shared, lists = _read_frame([root], complete=True)
-    rules = tuple(_all_rules(lists, shared, rule_hash, root.problems))
-    return Policy(rules, shared.default, root.file, shared.ethertypes)
+    shared, lists = _read_frame([root], zones, complete=True)
+    return _policy(_all_rules(lists, shared, rule_hash, root.problems), shared, root.file)
 
 
 def _texts(path: Path, source: Source, problems: Problems) -> dict[str, str | None]:
@@ -258,22 +277,24 @@ def _roots(files: Mapping[str, str | None], problems: Problems) -> list[Node]:
 
 
 def _whole(
-    files: Mapping[str, str | None], file: str, rule_hash: RuleHash, problems: Problems, *, complete: bool
+    files: Mapping[str, str | None], file: str, rule_hash: RuleHash, zones: Zones, problems: Problems, *, complete: bool
 ) -> Policy:
     """Everything read; `complete`: no file is missing here that could define a name."""
     roots = _roots(files, problems)
     complete = complete and len(roots) == len(files)
-    shared, lists = _read_frame(roots, complete=complete)
-    rules = tuple(_all_rules(lists, shared, rule_hash, problems))
-    return Policy(rules, shared.default, file, shared.ethertypes)
+    shared, lists = _read_frame(roots, zones, complete=complete)
+    return _policy(_all_rules(lists, shared, rule_hash, problems), shared, file)
 
 
-def _read_frame(roots: Sequence[Node], *, complete: bool, earlier: Groups | None = None) -> tuple[_Shared, list[Node]]:
+def _read_frame(
+    roots: Sequence[Node], zones: Zones, *, complete: bool, earlier: Groups | None = None
+) -> tuple[_Shared, list[Node]]:
     """Of all documents together all but the rules, and their lists."""
     attempts = [root.attempt(lambda root: root.mapping(optional=_DOCUMENT)) for root in roots]
     files = [fields for fields in attempts if fields is not None]
     complete = complete and len(files) == len(roots)
-    top = Fields({name: node for name in ("default", "mode", "ethertypes") for node in _only(files, name)})
+    names = ("default", "defaults", "mode", "ethertypes")
+    top = Fields({name: node for name in names for node in _only(files, name)})
     monitor = _monitor(top, absent=False)
     shared = _Shared(
         Groups([fields["groups"] for fields in files if "groups" in fields], complete=complete, earlier=earlier),
@@ -281,6 +302,8 @@ def _read_frame(roots: Sequence[Node], *, complete: bool, earlier: Groups | None
         monitor,
         top.one("default", lambda node: _default(node, monitor), Default(monitor=monitor)),
         top.one("ethertypes", read_ethertypes, ()),
+        top.one("defaults", lambda node: _defaults(node, monitor, zones), ()),
+        zones,
     )
     lists = [fields["rules"] for fields in files if "rules" in fields]
     if complete and roots and not lists:
@@ -341,18 +364,45 @@ def _check_together(rules: Iterable[tuple[int, Rule]], problems: Problems) -> No
 
 
 def _default(node: Node, monitor: bool) -> Default:
-    def action(node: Node) -> Action:
-        return node.choice(Action, allowed=(Action.ALLOW, Action.DENY))
-
     if not node.is_mapping:
-        return Default(action(node), monitor=monitor)
-    fields = Fields(node.mapping(optional=("action", *_ATTRIBUTES)))
-    return Default(
-        action=fields.one("action", action, Action.DENY),
+        return Default(_answer(node), monitor=monitor)
+    return Default(**_default_attributes(Fields(node.mapping(optional=("action", *_ATTRIBUTES))), monitor))
+
+
+def _default_attributes(fields: Fields, monitor: bool) -> dict[str, Any]:
+    return {
+        "action": fields.one("action", _answer, Action.DENY),
         # Silence by default: an answer to a scan is a map of the network.
-        reset=fields.one("deny_with", lambda value: value.choice(_DenyWith), _DenyWith.DROP) == _DenyWith.RESET,
-        log=_log(fields),
-        monitor=_monitor(fields, absent=monitor),
+        "reset": fields.one("deny_with", lambda value: value.choice(_DenyWith), _DenyWith.DROP) == _DenyWith.RESET,
+        "log": _log(fields),
+        "monitor": _monitor(fields, absent=monitor),
+    }
+
+
+def _answer(node: Node) -> Action:
+    return node.choice(Action, allowed=(Action.ALLOW, Action.DENY))
+
+
+def _defaults(node: Node, monitor: bool, zones: Zones) -> tuple[PairDefault, ...]:
+    read = (item.attempt(lambda item: _pair_default(item, monitor, zones)) for item in node.items())
+    found: dict[str, PairDefault] = {}
+    for item, each in zip(node.items(), read, strict=True):
+        if each is None:
+            continue
+        if (other := found.setdefault(each.id, each)) is not each:
+            item.report(f"this pair of zones has its default in line {other.line} already")
+    return tuple(found.values())
+
+
+def _pair_default(node: Node, monitor: bool, zones: Zones) -> PairDefault:
+    fields = Fields(nodes := node.mapping(required=("action",), optional=("from_zone", "to_zone", *_ATTRIBUTES)))
+    if not nodes.keys() & {"from_zone", "to_zone"}:
+        node.report("names no zone: that is `default`")
+    from_zone, to_zone = (fields.one(name, zone_reader(zones), "") for name in ("from_zone", "to_zone"))
+    if from_zone == to_zone == HOST:
+        node.report("never matches: the gateway's own traffic to itself goes nowhere")
+    return PairDefault(
+        **_default_attributes(fields, monitor), from_zone=from_zone, to_zone=to_zone, line=node.line, file=node.file
     )
 
 
@@ -382,6 +432,7 @@ def _rule(node: Node, shared: _Shared, rule_hash: RuleHash) -> Rule:
         fields.report("deny_with", "only tcp can be reset")
     if "rules" in fields and action != Action.INSPECT:
         fields.report("rules", "rule files belong to `action: inspect`")
+    where = read_where(fields, shared.zones)
     return Rule(
         id=rule_id,
         action=action,
@@ -393,6 +444,7 @@ def _rule(node: Node, shared: _Shared, rule_hash: RuleHash) -> Rule:
         icmp_types=over.icmp_types,
         icmp6_types=over.icmp6_types,
         apps=sum({1 << app for app in apps}) if apps else ANY_APP,
+        where=where,
         rule_files=fields.some("rules", lambda value: _rule_file(value, rule_hash)),
         # Also of an allow rule: an exception may deny its flows.
         reset=may_be_tcp and with_ != _DenyWith.DROP,
@@ -400,7 +452,7 @@ def _rule(node: Node, shared: _Shared, rule_hash: RuleHash) -> Rule:
         monitor=_monitor(fields, absent=shared.monitor),
         down_allow=fields.one(
             "on_inspector_down",
-            lambda value: value.choice(Action, allowed=(Action.ALLOW, Action.DENY)),
+            _answer,
             Action.DENY,
         )
         == Action.ALLOW,
@@ -433,8 +485,8 @@ def _id(node: Node) -> str:
     value = node.text(max_length=128)
     if not value.isprintable():
         raise node.fail("an id is printable text")
-    if value == DEFAULT_ID:
-        raise node.fail(f"{DEFAULT_ID!r} is what records call the default rule")
+    if is_default(value):
+        raise node.fail(f"{value[:40]!r} is what records call a default")
     return value
 
 

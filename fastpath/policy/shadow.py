@@ -3,7 +3,8 @@
 A rule's flows are boxes: a range of sources, one of destinations, one of entries of the port table, and a mask of
 application protocols. What other rules take is cut off, piece by piece, until nothing is left or a piece that nobody
 takes is found. Whatever is said here holds for every flow, with whichever application protocols it may still be;
-where that would take too much work to tell, it says so.
+where that would take too much work to tell, it says so. Of rules that ask for zones, a direction or VLAN tags it does
+not tell all: such a rule counts as one that takes a rule's flows only if by each of these conditions it takes them all.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import NamedTuple
 from fastpath.abi import Action
 from fastpath.document import Network
 from fastpath.policy.compile import KEY_BASE, KEY_OTHER, key_spans
-from fastpath.policy.model import Policy, Rule, all_protocols, merged
+from fastpath.policy.model import Default, PairDefault, Policy, Rule, all_protocols, merged
+from fastpath.policy.where import ANYWHERE, Where
 
 # About a microsecond each: for one rule, and for all of them.
 RULE_WORK = 50_000
@@ -57,7 +59,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule and those that take its flows; numbers are 0 for the default, else 1 + index in `Policy.rules`."""
+    """A rule and those that take its flows; numbers are those of `Policy`."""
 
     kind: Kind
     rule: int
@@ -91,10 +93,15 @@ def lint(policy: Policy, rule_work: int = RULE_WORK, all_work: int = ALL_WORK) -
 class _Shadows:
     def __init__(self, policy: Policy, rule_work: int, all_work: int) -> None:
         self._rules = policy.rules
-        self._default = Rule(
-            "", policy.default.action, reset=policy.default.reset, log=policy.default.log,
-            monitor=policy.default.monitor,
-        )  # fmt: skip
+        # By number; the last one is for where no other is.
+        self._defaults = [
+            (number, _as_rule(policy.decider(number))) for number in (*range(len(policy.rules) + 1, policy.last + 1), 0)
+        ]
+        # Sets of the rules by where they hold, if not everywhere.
+        self._placed: dict[Where, int] = {}
+        for n, rule in enumerate(policy.rules):
+            if rule.where is not None:
+                self._placed[rule.where] = self._placed.get(rule.where, 0) | 1 << n
         entries = [key_spans(rule) for rule in policy.rules]
         self._shapes = {
             version: [
@@ -142,8 +149,13 @@ class _Shadows:
                 return None
         except _TooMuchError:
             return Finding(Kind.UNKNOWN, number + 1)
-        by = sorted(takers - {0}) + sorted(takers & {0})  # the default is the last
+        by = sorted(takers - {0}) + sorted(takers & {0})  # that default is the last
         return Finding(Kind.REDUNDANT, number + 1, tuple(by))
+
+    def _elsewhere(self, number: int) -> int:
+        """Set of the rules that may not hold where this one does."""
+        wanted = self._rules[number].where
+        return sum(rules for where, rules in self._placed.items() if not where.covers(wanted))
 
     def _begin(self) -> None:
         self._all_left += self._left
@@ -157,7 +169,7 @@ class _Shadows:
 
     def _taken(self, number: int, version: int, takers: set[int]) -> bool:
         """No flow of the family gets as far as this rule."""
-        before = self._meeting(number, version) & ((1 << number) - 1)
+        before = self._meeting(number, version) & ((1 << number) - 1) & ~self._elsewhere(number)
         # Of protocols that several rules take together, a flow that may be any of them passes all of those, undecided.
         # That is the end of it, unless it is denied all the same: then the last of them is named.
         together = self._rules[number].action != Action.DENY
@@ -217,16 +229,27 @@ class _Shadows:
                     block = _block(shapes[other], box.spans)
                     if block is None:
                         continue
+                    if not _where(self._rules[other]).may_meet(rule.where):
+                        continue
                     if self._dead >> other & 1 or not _same(rule, self._rules[other], box.carried):
                         return False
                     takers.add(other + 1)
+                    if not _where(self._rules[other]).covers(rule.where):
+                        continue
                     left = others >> other << other
                     stack += [(piece, left) for piece in _outside(box, block, 0)]
                     break
                 else:
-                    if not _same(rule, self._default, box.carried):
-                        return False
-                    takers.add(0)
+                    for beyond, default in self._defaults:
+                        if not _where(default).may_meet(rule.where):
+                            continue
+                        # The gateway's own traffic is allowed where no rule says otherwise.
+                        if _where(rule).may_be_hosts or not _same(rule, default, box.carried):
+                            return False
+                        takers.add(beyond)
+                        # Without `from_zone` it leaves out what the gateway itself sends.
+                        if _where(default).from_zones and _where(default).covers(rule.where):
+                            break
         return True
 
     def _meeting(self, number: int, version: int) -> int:
@@ -288,6 +311,18 @@ def _bits(rules: int) -> Iterator[int]:
         low = rules & -rules
         yield low.bit_length() - 1
         rules ^= low
+
+
+def _where(rule: Rule) -> Where:
+    return rule.where or ANYWHERE
+
+
+def _as_rule(default: Rule | Default) -> Rule:
+    where = None
+    if isinstance(default, PairDefault):
+        from_zones, to_zones = ((zone,) if zone else () for zone in (default.from_zone, default.to_zone))
+        where = Where(from_zones, to_zones)
+    return Rule("", default.action, where=where, reset=default.reset, log=default.log, monitor=default.monitor)
 
 
 def _same(rule: Rule, other: Rule, carried: int) -> bool:

@@ -15,7 +15,12 @@ from slowpath.record.write import encode
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("file", metavar="FILE.pcap", type=Path, help="capture to read")
-    parser.add_argument("--policy", metavar="PATH", type=Path, help="policy file; without it nothing is decided")
+    parser.add_argument(
+        "--policy",
+        metavar="PATH",
+        type=Path,
+        help="policy file; without it nothing is decided. Flows of a capture are in no zone",
+    )
     parser.add_argument("--rules", metavar="DIR", type=Path, help="folder of rule files that the policy names")
     parser.add_argument("-o", "--output", choices=("json", "compact"), default="json", help="records to stdout as")
     parser.add_argument("--utc", action="store_true", help="show times in UTC")

@@ -14,13 +14,14 @@ import contextlib
 import ctypes
 import dataclasses
 import enum
+import itertools
 import os
 import shutil
 import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -359,12 +360,12 @@ class Kernel:
         """One command of `ms_apply`; its answer."""
         return self.commands.apply([abi.Command(op=op, key=abi.Key.from_buffer_copy(flow_key), **fields)])[0]
 
-    def manage(self, *indexes: int) -> None:
-        """These interfaces are judged, and no others."""
+    def manage(self, *indexes: int, zones: Sequence[int] = ()) -> None:
+        """These interfaces are judged, and no others; `zones` are those of the first ones (`abi.Zone`)."""
         for each in list(self._managed.keys()):
             self._managed.delete(each)
-        for index in indexes:
-            self._managed.update(struct.pack("=I", index), struct.pack("=I", 1))
+        for index, zone in itertools.zip_longest(indexes, zones, fillvalue=abi.Zone.NONE):
+            self._managed.update(struct.pack("=I", index), struct.pack("=I", zone))
         self.revisions.manage(list(indexes))
 
     def beat(self, age: float) -> None:

@@ -12,7 +12,7 @@ from scapy.layers.l2 import Ether
 
 from bench.testrun import checksum
 from fastpath import abi
-from fastpath.abi import Action, End, EventKind, Op, Protocol, Reason, Scope, Status, Verdict
+from fastpath.abi import Action, End, EventKind, Op, Protocol, Reason, Scope, SessionFlag, Status, Verdict
 from fastpath.config import Inspection
 from fastpath.policy.model import Log, all_protocols
 from fastpath.resets import resets
@@ -66,7 +66,8 @@ def test_a_verdict_is_stored(kernel: Kernel, flow: Flow) -> None:
     entry = outcome.entry
     assert (outcome.said, judged(entry)) == ("pass", "allow rule 1")
     assert Word.unpack(entry.verdict).scope == Scope.CONNECTION
-    assert (entry.protocol, entry.first_protocol, entry.logged) == (Protocol.GRPC, Protocol.HTTP2, 1)
+    assert (entry.protocol, entry.first_protocol) == (Protocol.GRPC, Protocol.HTTP2)
+    assert entry.flags & SessionFlag.LOGGED
     assert outcome.stats["fast"] == 1
 
 
@@ -148,7 +149,8 @@ def test_judge_stamps_the_rule_and_leaves_the_flow_with_the_inspector(kernel: Ke
     entry = kernel.session(flow.key(6))
     assert judged(entry) == "inspect pending 2"
     assert entry is not None
-    assert (entry.protocol, entry.first_protocol, entry.logged) == (Protocol.GRPC, Protocol.GRPC, 1)
+    assert (entry.protocol, entry.first_protocol) == (Protocol.GRPC, Protocol.GRPC)
+    assert entry.flags & SessionFlag.LOGGED
     # Whatever the walk says, only a verdict ends it.
     answer = kernel.commands.judge(flow.key(6), session.id, 1 << Protocol.TLS)
     assert Word.unpack(answer.verdict).verdict == Verdict.DENY

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import scapy.packet
+from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
-from fastpath.abi import Status
+from fastpath.abi import Status, Zone
 from fastpath.policy.model import Policy
 from fastpath.word import Word
 from tests.bpf.harness import ICMP_L4, ICMPV6_L4, QUERIES, TCP_L4, UDP_L4, Flow, Kernel, key_of
 from tests.oracle import Answer, Packet, draw_document, draw_packets, judge
+from tests.oracle.documents import ZONES
 from tests.oracle.meaning import Document
 from tests.oracle.product import answer, flow, load
 
@@ -42,7 +44,9 @@ def drawn(kernel: Kernel, folder: Path, seeds: range, packets: int) -> Iterator[
 def test_the_walk(kernel: Kernel, tmp_path: Path) -> None:
     verdicts: Counter[str] = Counter()
     for name, document, policy, packet in drawn(kernel, tmp_path, WALKED, 40):
-        walked = kernel.commands.walk(*flow(packet))
+        numbers = policy.zone_numbers
+        from_zone, to_zone = numbers[packet.from_zone], numbers[packet.to_zone]
+        walked = kernel.commands.walk(*flow(packet), from_zone=from_zone, to_zone=to_zone, vlan=packet.vlan or 0)
         assert (walked.status, walked.revision) == (Status.OK, kernel.revisions.revision), name
         expected = judge(document, packet)
         assert answer(policy, walked.verdict, walked.rule_flags) == expected, name
@@ -55,15 +59,17 @@ def test_the_walk(kernel: Kernel, tmp_path: Path) -> None:
 def test_frames(kernel: Kernel, tmp_path: Path) -> None:
     verdicts: Counter[str] = Counter()
     kernel.commands.heartbeat()
+    # The default route leads from one to the other.
+    kernel.manage(*(kernel.namespace.ifindex[name] for name in ("seg0", "seg1")), zones=[Zone.FIRST, Zone.FIRST + 1])
     for name, document, policy, packet in drawn(kernel, tmp_path, SENT, 120):
         frame = frame_of(packet)
         if frame is None:
             continue
         outcome = kernel.send(frame)
-        expected = judge(document, replace(packet, apps=frozenset()))
+        expected = judge(document, replace(packet, apps=frozenset(), from_zone=ZONES[0], to_zone=ZONES[1]))
         word = outcome.entry.verdict
         number = Word.unpack(word).rule
-        assert answer(policy, word, (policy.rules[number - 1] if number else policy.default).flags) == expected, name
+        assert answer(policy, word, policy.decider(number).flags) == expected, name
         assert outcome.said in said(expected, packet), name
         kernel.table.delete(key_of(frame))
         verdicts[expected.verdict] += 1
@@ -85,6 +91,13 @@ def frame_of(packet: Packet) -> scapy.packet.Packet | None:
     """A frame; none where its addresses, or its protocol in this family, are not for policy to judge."""
     if not all(map(is_plausible, (packet.src, packet.dst))) or packet.src == packet.dst or packet.dport == 0:
         return None
+    bare = _untagged(packet)
+    if bare is None or packet.vlan is None:
+        return bare
+    return Ether(src=bare.src, dst=bare.dst) / Dot1Q(vlan=packet.vlan) / bare.payload
+
+
+def _untagged(packet: Packet) -> scapy.packet.Packet | None:
     version = ip_address(packet.src).version
     of = Flow(version, dport=packet.dport or 0, client=packet.src, server=packet.dst)
     if packet.proto == TCP_L4:

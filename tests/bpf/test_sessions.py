@@ -45,7 +45,8 @@ def test_fields_of_a_new_session(kernel: Kernel, flow: Flow) -> None:
     assert before.jiffies <= entry.last_jiffies <= after.jiffies
     assert 0 < entry.id < 1 << 53
     assert (list(entry.isn), list(entry.ack), list(entry.vlan)) == ([ISN, 0], [0, ISN + 1], [0, 0])
-    assert (entry.protocol, entry.first_protocol, entry.provisional, entry.logged, entry.told) == (0, 0, 0, 0, 0)
+    assert (entry.protocol, entry.first_protocol, entry.provisional, entry.told) == (0, 0, 0, 0)
+    assert not entry.flags & abi.SessionFlag.LOGGED
     assert timeout(entry) == "syn"
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from tests.oracle.meaning import CARRIED, TCP, UDP, Document, Packet, Rule, listed, protocols, ranges, within
+from tests.oracle.meaning import CARRIED, TCP, UDP, Document, Packet, Rule, listed, passes_by, protocols, ranges, within
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -51,6 +52,19 @@ TYPES = (
 )
 TYPES_SEEN = (0x0000, 0x0001, 0x07FF, 0x0800, 0x0801, 0x08FF, 0x0900, 0x0500, 0x8000, 0x8001, 0x8100, 0x8900, 0xFFFF)
 PRIORITIES = (None, None, None, 0, 10, 999, 1000, 1001, 65535)
+# Of gateway.yaml; rules also name `host`.
+ZONES = ("lan", "dmz", "wan")
+VLANS = ("none", 1, 100, "100-101", "99-100", "102-4094", 4094)
+TAGS = (None, 1, 99, 100, 101, 102, 4094)
+DIRECTIONS = ("to-host", "from-host", "through")
+# Never from the gateway to itself.
+PLACES = [
+    Packet("", "", 0, from_zone=one, to_zone=other, vlan=tag)
+    for one in (None, "host", *ZONES)
+    for other in (None, "host", *ZONES)
+    for tag in TAGS
+    if (one, other) != ("host", "host")
+]
 # More than one word of a set of rules, and few enough that all of them may meet in one flow.
 CROWDS = (63, 64, 65, 130, 200)
 
@@ -64,6 +78,8 @@ def draw_document(choose: random.Random) -> dict[str, Any]:
         (None, "allow", {"action": "deny", "deny_with": "reset", "log": "all"}, {"mode": "monitor"})
     ):
         document["default"] = default
+    if choose.randrange(3) == 0:
+        document["defaults"] = _defaults(choose)
     if mode := choose.choice((None, None, "monitor", "enforce")):
         document["mode"] = mode
     document["groups"] = _groups(choose, prefixes)
@@ -74,6 +90,36 @@ def draw_document(choose: random.Random) -> dict[str, Any]:
         crowd = _crowd(choose, document, prefixes, ports)
         document["rules"] = choose.choice((document["rules"] + crowd, crowd + document["rules"]))
     return document
+
+
+def _defaults(choose: random.Random) -> list[dict[str, Any]]:
+    """Of pairs of zones, or of all that come from one, or go to it."""
+    pairs: dict[tuple[str | None, str | None], dict[str, Any]] = {}
+    for _ in range(choose.choice((1, 2, 4))):
+        pair = (choose.choice((None, "host", *ZONES)), choose.choice((None, "host", *ZONES)))
+        if pair in {(None, None), ("host", "host")}:
+            continue
+        fields = {name: zone for name, zone in zip(("from_zone", "to_zone"), pair, strict=True) if zone}
+        options = {"deny_with": ("drop", "reset"), "log": ("none", "all"), "mode": ("monitor", "enforce")}
+        some = {name: choose.choice(options[name]) for name in _some(choose, list(options), (0, 1))}
+        pairs.setdefault(pair, {**fields, "action": choose.choice(("allow", "deny")), **some})
+    return list(pairs.values())
+
+
+def _where(choose: random.Random) -> dict[str, Any]:
+    """Conditions that some flow meets, of one kind or two."""
+    fields: dict[str, Any] = {}
+    for name in _some(choose, ("zones", "zones", "direction", "vlan"), (1, 1, 2)):
+        if name == "vlan":
+            fields["vlan"] = _some(choose, VLANS, (1, 1, 2, 3))
+        elif name == "direction":
+            fields["direction"] = _some(choose, DIRECTIONS, (1, 1, 2))
+        else:
+            sides = choose.choice((("from_zone",), ("to_zone",), ("from_zone", "to_zone")))
+            fields |= {side: _some(choose, ("host", *ZONES), (1, 1, 2, 3)) for side in sides}
+    if not any(passes_by(fields, packet) for packet in PLACES):
+        return {}
+    return {name: value[0] if len(value) == 1 and choose.randrange(2) else value for name, value in fields.items()}
 
 
 def _prefixes(choose: random.Random, version: int) -> list[str]:
@@ -151,6 +197,8 @@ def _rule(
         rule["app"] = _some(choose, UDP_APPS, (1,)) if UDP in over else []
         rule["app"] += _some(choose, APPS, (0, 1, 2) if UDP in over else (1, 2)) if TCP in over else []
     actions = ["allow", "deny"] + ["inspect"] * (not over or bool({TCP, UDP} & set(over)))
+    if choose.randrange(4) == 0:
+        rule |= _where(choose)
     return rule | _consequence(choose, actions, may_reset=not over or TCP in over)
 
 
@@ -183,6 +231,7 @@ def _crowd(
     priorities = choose.choice(((1000,), (1000, 1001), (7, 5, 6, 5), (1000, 0)))
     consequences = [_consequence(choose, ("allow", "deny", "inspect"), may_reset=True) for _ in range(3)]
     apps = choose.choice(((None,), ("http", None, "tls"), ("ssh",), (None, "dns", "http")))
+    zones = choose.choice(((None,), (None,), ("lan", None, "dmz"), ("wan", "host")))
     rules = []
     for n in range(choose.choice(CROWDS)):
         low = min(base + n * step, 65535 - width)
@@ -193,6 +242,8 @@ def _crowd(
             rule[side] = str(type(ipaddress.ip_address(ANCHORS[version][0]))(first + n * step))
         if app := apps[n % len(apps)]:
             rule["app"] = app
+        if zone := zones[n % len(zones)]:
+            rule["from_zone"] = zone
         rules.append(rule | consequences[n % len(consequences)])
     return rules
 
@@ -212,7 +263,8 @@ def draw_packets(choose: random.Random, document: Document, count: int) -> list[
             dport = choose.choice(TYPES_SEEN) if proto in CARRIED else None
         likely = [app for app in (*APPS, "kafka", "quic") if app in CARRIED.get(proto, ())]
         apps = frozenset(_some(choose, likely, (0, 0, 0, 1, 1, 2, 3))) if likely else frozenset()
-        found[Packet(src, dst, proto, dport, apps)] = None
+        place = choose.choice([each for each in PLACES if passes_by(rule, each)] if choose.randrange(8) else PLACES)
+        found[replace(place, src=src, dst=dst, proto=proto, dport=dport, apps=apps)] = None
     return list(found)
 
 

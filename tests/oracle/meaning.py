@@ -49,7 +49,8 @@ CARRIED = {
 @dataclass(frozen=True, slots=True)
 class Packet:
     """A flow's first packet. `dport` is TCP's or UDP's, of ICMP it is 256 * type + code; `apps` is what the flow may
-    still be, nothing known when empty.
+    still be, nothing known when empty; zones are names, "host" the gateway itself; `vlan` is the outer tag, None
+    without.
     """
 
     src: str
@@ -57,11 +58,19 @@ class Packet:
     proto: int
     dport: int | None = None
     apps: frozenset[str] = frozenset()
+    from_zone: str | None = None
+    to_zone: str | None = None
+    vlan: int | None = None
+
+    @property
+    def direction(self) -> str:
+        """Seen from the gateway."""
+        return "from-host" if self.from_zone == "host" else "to-host" if self.to_zone == "host" else "through"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What becomes of a flow. `rule` is an id, "default" for none; `flags` are the attributes of that rule."""
+    """What becomes of a flow. `rule` is an id, that of a default for none; `flags` are the attributes of that rule."""
 
     verdict: str
     reason: str
@@ -94,11 +103,13 @@ def judge(document: Document, packet: Packet) -> Answer:
         else:
             waiting.append(rule)
 
-    last = decider or _default(document)
+    pair = _pair_default(document, packet)
+    last = decider or pair or _default(document)
     if waiting and {rule["action"] for rule in (*waiting, last)} != {"deny"}:
         return Answer("undecided", "pending", "none", waiting[0]["id"], _flags(document, waiting[0]))
     if decider is None:
-        return Answer(last["action"], "default", "none", "default", _flags(document, last))
+        name = f"default:{pair.get('from_zone', '*')}>{pair.get('to_zone', '*')}" if pair else "default"
+        return Answer(last["action"], "default", "none", name, _flags(document, last))
     told = known and packet.proto in {TCP, UDP}  # by its payload
     reason, scope = ("protocol", "connection") if told else ("policy", "none")
     return Answer(decider["action"], reason, scope, decider["id"], _flags(document, decider))
@@ -115,7 +126,25 @@ def _meets(document: Document, rule: Rule, packet: Packet) -> bool:
         ("from" not in rule or within(document, rule["from"], packet.src))
         and ("to" not in rule or within(document, rule["to"], packet.dst))
         and any(_carries(traffic, packet) for traffic in _traffic(document, rule))
+        and passes_by(rule, packet)
     )
+
+
+def passes_by(rule: Rule, packet: Packet) -> bool:
+    """Do the conditions on where a packet comes from and goes to hold?"""
+    return (
+        ("from_zone" not in rule or packet.from_zone in listed(rule["from_zone"]))
+        and ("to_zone" not in rule or packet.to_zone in listed(rule["to_zone"]))
+        and ("direction" not in rule or packet.direction in listed(rule["direction"]))
+        and ("vlan" not in rule or any(_is_tagged(packet, vlan) for vlan in listed(rule["vlan"])))
+    )
+
+
+def _is_tagged(packet: Packet, vlan: Any) -> bool:
+    if vlan == "none":
+        return packet.vlan is None
+    first, _, last = str(vlan).partition("-")
+    return packet.vlan is not None and int(first) <= packet.vlan <= int(last or first)
 
 
 def within(document: Document, members: Any, address: str) -> bool:
@@ -170,11 +199,24 @@ def _identifies(rule: Rule) -> bool:
     return rule["action"] == "inspect" and "rules" not in rule
 
 
+def _pair_default(document: Document, packet: Packet) -> Rule | None:
+    """The first that fits; what the gateway itself sends only those concern that say so."""
+    for pair in document.get("defaults", []):
+        from_fits = pair["from_zone"] == packet.from_zone if "from_zone" in pair else packet.from_zone != "host"
+        if from_fits and pair.get("to_zone", packet.to_zone) == packet.to_zone:
+            return _silent(pair)
+    return None
+
+
 def _default(document: Document) -> Rule:
     default = document.get("default", "deny")
     written = default if isinstance(default, dict) else {"action": default}
-    # Silent where a rule would reset.
-    return {"action": "deny", "deny_with": "drop", **written}
+    return {"action": "deny", **_silent(written)}
+
+
+def _silent(default: Rule) -> Rule:
+    """A rule would reset."""
+    return {"deny_with": "drop", **default}
 
 
 def _flags(document: Document, rule: Rule) -> frozenset[str]:

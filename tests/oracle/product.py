@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from fastpath.abi import Protocol, Reason, RuleFlag, Scope, Verdict
+from fastpath.policy.describe import rule_id
 from fastpath.policy.model import Policy
 from fastpath.policy.read import load_policy
+from fastpath.policy.where import Context
 from fastpath.word import Word
+from tests.oracle.documents import ZONES
 from tests.oracle.meaning import Answer, Packet
 
 
@@ -18,13 +21,18 @@ def load(document: Any, folder: Path) -> Policy:
     """The document as a file, read; all JSON is YAML. Every rule file exists."""
     file = folder / "policy.yaml"
     file.write_text(json.dumps(document))
-    return load_policy(file, lambda name: f"digest of {name}")
+    return load_policy(file, lambda name: f"digest of {name}", ZONES)
 
 
 def flow(packet: Packet) -> tuple[bytes, bytes, int, int, int]:
     """Source and destination of 16 bytes, protocol, port, and mask of what it may be, as the walks take them."""
     src, dst = (mapped(address) for address in (packet.src, packet.dst))
     return src, dst, packet.proto, packet.dport or 0, sum(1 << Protocol[app.upper()] for app in packet.apps)
+
+
+def context(packet: Packet) -> Context:
+    """Where it comes from and goes to, as the walks take it."""
+    return Context(packet.from_zone, packet.to_zone, packet.vlan or 0)
 
 
 def mapped(text: str) -> bytes:
@@ -38,11 +46,10 @@ def answer(policy: Policy, word: int, flags: int) -> Answer:
     said = Word.unpack(word)
     names = frozenset(flag.name.lower() for flag in RuleFlag if flags & flag)
     assert (said.monitor, said.reset) == ("monitor" in names, "reset" in names)
-    rule = policy.rules[said.rule - 1].id if said.rule else "default"
     return Answer(
         Verdict(said.verdict).name.lower(),
         Reason(said.reason).name.lower(),
         Scope(said.scope).name.lower(),
-        rule,
+        rule_id(policy, said.rule),
         names,
     )

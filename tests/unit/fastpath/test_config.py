@@ -45,7 +45,7 @@ def uncommented(text: str) -> str:
 
 KNOWN = {
     "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe", "exceptions",
-    "inspector", "records", "listen", "log_level", "accelerate", "state_dir", "policy_history", "watch",
+    "inspector", "records", "listen", "log_level", "accelerate", "state_dir", "policy_history", "watch", "zones",
 }  # fmt: skip
 
 
@@ -81,7 +81,8 @@ def test_everything_set(tmp_path: Path) -> None:
         "sessions: {capacity: 4096, kind: hash, sweep: 0.5}\ntimeouts: {syn: 5, udp: 7.5}\nfailsafe: [22, 443]\n"
         "exceptions: {midstream: deny, fragment: allow}\ninspector: {timeout: 2, max_flows: 100}\n"
         "records: {path: log.jsonl, max_bytes: 4096, keep: 0}\nlisten: {slowpath: '[::1]:9000'}\nlog_level: debug\n"
-        "accelerate: true\nhook: clsact\nstate_dir: state\npolicy_history: 3\nwatch: false\n",
+        "accelerate: true\nhook: clsact\nstate_dir: state\npolicy_history: 3\nwatch: false\n"
+        "zones: {lan: [eth0], dmz.1: eth1}\n",
     )
     assert (config.rules, config.run_dir) == (tmp_path / "other", tmp_path / "run")
     assert config.pin_root == Path("/sys/fs/bpf/x")
@@ -97,6 +98,7 @@ def test_everything_set(tmp_path: Path) -> None:
     assert config.inspection == Inspection(timeout=2, max_flows=100)
     assert config.records == Records(tmp_path / "log.jsonl", 4096, 0)
     assert config.slowpath_listen == ("::1", 9000)
+    assert config.zones == {"lan": ("eth0",), "dmz.1": ("eth1",)}
     assert config.log_level == "debug"
     assert config.accelerate is True
     assert (config.state_dir, config.policy_history, config.watch) == (tmp_path / "state", 3, False)
@@ -136,6 +138,13 @@ def test_taps_of_different_pin_roots_differ(tmp_path: Path) -> None:
         ("records: {keep: -1}", 3, "records.keep", "-1 is not within"),
         ("listen: {fastpath: 9470}", 3, "listen.fastpath", "expected HOST:PORT"),
         ("listen: {fastpath: 'localhost:0'}", 3, "listen.fastpath", "expected HOST:PORT"),
+        ("zones: {lan: [eth0, eth2]}", 3, "zones.lan[1]", "eth2 is not one of `interfaces`"),
+        ("zones: {lan: eth0, dmz: [eth1, eth0]}", 3, "zones.dmz[1]", "eth0 is in zone lan already"),
+        ("zones: {lan: []}", 3, "zones.lan", "the zone has no interfaces"),
+        ("zones: {host: eth0}", 3, "zones.host", "'host' is the gateway itself"),
+        ("zones: {1st: eth0}", 3, "zones.1st", "'1st' is no name"),
+        ("zones: [lan]", 3, "zones", "expected a mapping"),
+        (f"zones: {{{', '.join(f'z{n}: eth0' for n in range(251))}}}", 3, "zones", "251 names; 250 is the most"),
         ("policy_history: 0", 3, "policy_history", "0 is not within 1..100"),
         ("policy_history: 101", 3, "policy_history", "101 is not within 1..100"),
         ("watch: closely", 3, "watch", "expected true or false"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastpath import abi
-from fastpath.abi import Action, Protocol, Reason, SessionFlag, Verdict
+from fastpath.abi import Action, Protocol, Reason, SessionFlag, Verdict, Zone
 from fastpath.cli.rejudged import as_json, lines
 from fastpath.policy.compile import Tables, compile_policy
 from fastpath.policy.model import TCP, UDP, Default, Policy, Rule
@@ -209,3 +209,42 @@ def test_sessions_between_the_same_edges_are_judged_alike(names: RuleNames, host
         for effects, change in together.changes.items()
         for pair, amount in change.rules.items()
     }
+
+
+ZONED = """
+defaults: [{from_zone: dmz, to_zone: lan, action: allow}]
+rules:
+  - {id: guests, from_zone: lan, to_zone: host, action: deny}
+  - {id: tagged, proto: tcp, ports: 81, vlan: 100-199, action: deny}
+  - {id: lan, proto: tcp, from_zone: lan, action: allow}
+"""
+
+
+def test_a_session_is_judged_by_where_its_packets_were_seen_to_go(names: RuleNames) -> None:
+    lan, dmz = Zone.FIRST, Zone.FIRST + 1
+    tables = compile_policy(policy_of(ZONED, zones=("lan", "dmz")))
+
+    def rule_for(dport: int, *, to_zone: int, from_zone: int, vlan: int = 0) -> str:
+        found = session(dport, Verdict.INSPECT, zones=(to_zone, from_zone), vlan=(vlan, 0))
+        result = judged(names, found, tables=tables)
+        assert not result.unplaced.sessions
+        [change] = result.changes.values()
+        [(_, rule)] = change.rules
+        return rule
+
+    assert rule_for(80, to_zone=Zone.HOST, from_zone=lan) == "guests"
+    assert rule_for(80, to_zone=dmz, from_zone=lan) == "lan"
+    assert rule_for(80, to_zone=lan, from_zone=dmz) == "default:dmz>lan"
+    assert rule_for(80, to_zone=dmz, from_zone=Zone.NONE) == "default"
+    assert rule_for(81, to_zone=dmz, from_zone=lan, vlan=199) == "tagged"
+    assert rule_for(81, to_zone=dmz, from_zone=lan, vlan=200) == "lan"
+
+
+def test_where_nobody_looked_up_the_zones_it_says_so(names: RuleNames) -> None:
+    tables = compile_policy(policy_of(ZONED, zones=("lan", "dmz")))
+    result = judged(names, session(80, zones=(0, 0)), session(80, zones=(4, 3), sport=40001), tables=tables)
+    assert result.unplaced.sessions == 1
+    assert not judged(names, session(80, zones=(0, 0))).unplaced.sessions
+    keys, values = map(bytes, session(80, zones=(4, 3)))
+    [alike] = tally([Batch(1, keys, values, names)], zoned_since=4)
+    assert (alike.to_zone, alike.from_zone) == (Zone.UNKNOWN, Zone.UNKNOWN)

@@ -180,6 +180,27 @@ rules:
     ]
 
 
+def test_a_capture_knows_tags_and_no_zones(tmp_path: Path) -> None:
+    judged = policy(
+        tmp_path / "policy.yaml",
+        """
+default: {action: deny, log: all}
+defaults: [{from_zone: lan, to_zone: dmz, action: allow}]
+rules:
+  - {id: lan, proto: tcp, from_zone: lan, action: allow}
+  - {id: tagged, proto: tcp, vlan: 7, action: deny}
+  - {id: through, proto: tcp, ports: 23, direction: through, action: deny}
+""",
+    )
+    plain = conversation((0, b"x"))
+    tagged = [frame[:12] + b"\x81\x00\x00\x07" + frame[12:] for frame in conversation((0, b"x"), sport=40001)]
+    telnet = conversation((0, b"x"), connection=Connection(sport=40002, dport=23))
+    records = run(tmp_path / "a.pcap", pcap([*plain, *tagged, *telnet]), RULES, judged)
+    assert [(record["flow"]["sport"], record["rule"]) for record in records] == [
+        (40000, "default"), (40001, "tagged"), (40002, "through"),
+    ]  # fmt: skip
+
+
 def test_new_connection_on_the_same_ports(tmp_path: Path) -> None:
     frames = conversation((0, GET), (1, OK))
     frames += conversation((0, b"SSH-2.0-x\r\n"), connection=Connection(isn=(5, 6)))

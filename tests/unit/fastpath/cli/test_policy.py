@@ -86,7 +86,8 @@ def test_show_is_in_the_order_of_judging(gateway: Path, capsys: pytest.CaptureFi
             {
                 "number": 2, "id": "tls", "place": f"{gateway.parent}/policy.yaml:5", "description": "",
                 "priority": 1000, "from": ["10.1.0.0/16"], "to": None, "proto": ["tcp"], "ports": ["443"],
-                "types": None, "app": ["tls"], "action": "allow", "rules": None, "deny_with": "reset", "log": "all",
+                "types": None, "app": ["tls"], "from_zone": None, "to_zone": None, "direction": None, "vlan": None,
+                "action": "allow", "rules": None, "deny_with": "reset", "log": "all",
                 "mode": "enforce", "on_inspector_down": "deny",
             }
         ],
@@ -291,3 +292,64 @@ print(sorted({"aiohttp", "pyroute2", "fastpath.libbpf"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# --- zones ------------------------------------------------------------------------------------------------------------
+
+ZONED = """\
+defaults:
+  - {from_zone: lan, to_zone: dmz, action: allow}
+rules:
+  - {id: here, proto: tcp, direction: to-host, from_zone: lan, vlan: 1-9, action: deny}
+"""
+
+
+@pytest.fixture
+def zoned(gateway: Path) -> Path:
+    (gateway.parent / "policy.yaml").write_text(ZONED)
+    gateway.write_text(gateway.read_text() + "zones: {lan: [seg0], dmz: [seg1]}\n")
+    return gateway
+
+
+def test_zones_of_gateway_yaml(zoned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(zoned, "check") == 0
+    assert main(["config", "check", "--config", str(zoned)]) == 0
+    capsys.readouterr()
+    file = other(zoned, ZONED.replace("to_zone: dmz", "to_zone: guests"))
+    assert run(zoned, "check", file) == 3
+    assert capsys.readouterr().err == f"{file}:2: defaults[0].to_zone: gateway.yaml has no zone 'guests'\n"
+
+
+def test_show_says_where(zoned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(zoned, "show") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "from_zone=lan direction=to-host vlan=1-9" in lines[1]
+    assert lines[2].split()[:2] == ["-", "default:lan>dmz"]
+    assert "from_zone=lan to_zone=dmz" in lines[2]
+    assert lines[3].split()[:2] == ["-", "default"]
+
+
+def test_simulate_goes_by_zones_and_tags(zoned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(zoned, "simulate", *FLOW, "--port", "80", "--from-zone", "lan", "--to-zone", "dmz") == 0
+    file = zoned.parent / "policy.yaml"
+    assert capsys.readouterr().out.startswith(
+        f"allow by default:lan>dmz ({file}:2), reason default\n  no rule matches\n"
+    )
+    assert run(zoned, "simulate", *FLOW, "--port", "80", "--from-zone", "lan", "--to-zone", "host", "--vlan", "9") == 0
+    assert capsys.readouterr().out.startswith("deny by rule 1 here ")
+    assert run(zoned, "simulate", *FLOW, "--port", "80", "--from-zone", "wan") == 2
+    assert "from_zone: gateway.yaml has no zone 'wan'" in capsys.readouterr().err
+    flow = {"from": "10.1.0.1", "to": "10.2.0.1", "proto": "tcp", "port": 80, "from_zone": "lan", "to_zone": "host"}
+    flows = zoned.parent / "flows"
+    flows.write_text("".join(json.dumps(flow | {"vlan": vlan}) + "\n" for vlan in (9, "none", 0, True)))
+    assert run(zoned, "simulate", "--flows", str(flows)) == 1
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["rule"]["id"] for line in lines[:2]] == ["here", "default"]
+    assert [line.partition(": ")[2].split(":")[0] for line in err.splitlines()] == ["vlan", "vlan"]
+
+
+def test_diff_says_which_defaults_change(zoned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(zoned, "diff", other(zoned, ZONED.replace("dmz, action: allow", "dmz, action: deny"))) == 0
+    old, new = (f"default:lan>dmz {action} drop deny enforce" for action in ("allow", "deny"))
+    assert capsys.readouterr().out == f"changed defaults {old} -> {new}\n"

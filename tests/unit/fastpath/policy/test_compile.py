@@ -25,11 +25,13 @@ from fastpath.policy.model import (
     UDP,
     Default,
     Networks,
+    PairDefault,
     Policy,
     Rule,
     RuleFileUse,
     all_protocols,
 )
+from fastpath.policy.where import MAX_ZONES, Context, Where
 
 HTTP, TLS = 1 << Protocol.HTTP, 1 << Protocol.TLS
 FILES = (RuleFileUse("web", "abc"),)
@@ -75,6 +77,13 @@ ranges = st.tuples(st.sampled_from(EDGES), st.sampled_from(EDGES)).map(lambda pa
 masks = st.lists(st.sampled_from(APPS), min_size=1, max_size=3, unique=True).map(lambda apps: sum(1 << a for a in apps))
 
 
+ZONES = ("lan", "dmz")
+some_zones = st.sampled_from([(), ("lan",), ("host", "dmz")])
+wheres = st.none() | st.builds(Where, some_zones, some_zones, vlans=st.sampled_from([(), ((0, 0),), ((1, 2),)]))
+zones = st.sampled_from([None, "host", *ZONES])
+contexts = st.builds(Context, zones, zones, st.integers(0, 3))
+
+
 @st.composite
 def rules(draw: st.DrawFn) -> Rule:
     over_ports = draw(st.booleans())
@@ -95,6 +104,7 @@ def rules(draw: st.DrawFn) -> Rule:
         reset=draw(st.booleans()),
         monitor=draw(st.booleans()),
         priority=draw(st.integers(0, 3)),
+        where=draw(wheres),
     )
 
 
@@ -178,29 +188,32 @@ def test_as_many_ports_as_a_tree_has() -> None:
 @given(
     st.lists(rules(), min_size=1, max_size=10),
     st.lists(st.tuples(st.integers(0, 9), st.one_of(rules(), st.integers(0, 9)), defaults), min_size=1, max_size=5),
-    st.lists(packets, min_size=5, max_size=15),
+    st.lists(st.tuples(packets, contexts), min_size=5, max_size=15),
 )
 def test_compiled_again_it_is_as_compiled_anew(
     members: list[Rule],
     changes: list[tuple[int, Rule | int, Default]],
-    seen: list[tuple[bytes, bytes, int, int, int]],
+    seen: list[tuple[tuple[bytes, bytes, int, int, int], Context]],
 ) -> None:
     members = [replace(rule, priority=0) for rule in members]
     compiler = Compiler()
-    compiler.compile(Policy(tuple(members)))
+    between = PairDefault(Action.ALLOW, from_zone="lan", to_zone="dmz")
+    compiler.compile(Policy(tuple(members), defaults=(between,), zones=ZONES))
     for place, new, default in changes:
         # Another rule, or one that names what others name.
         rule = new if isinstance(new, Rule) else replace(
             members[new % len(members)], action=Action.DENY, destinations=members[place % len(members)].destinations
         )  # fmt: skip
         members[place % len(members)] = replace(rule, priority=0)
-        policy = Policy(tuple(members), default)
+        policy = Policy(tuple(members), default, "", (replace(between, action=default.action),), ZONES)
         before = compiler._last
         tables = compiler.compile(policy)
         event("anew" if compiler._last.sets is not before.sets else "changed")
-        for src, dst, l4, dport, possible in seen:
-            expected = evaluate(policy, src, dst, l4, dport, possible=possible)
-            assert tables.walk(src, dst, l4, dport, possible=possible) == expected
+        for (src, dst, l4, dport, possible), context in seen:
+            expected = evaluate(policy, src, dst, l4, dport, possible=possible, context=context)
+            assert tables.walk(src, dst, l4, dport, possible=possible, context=context) == expected
+            root = record(tables, abi.Policy, 0)
+            assert root.asks_for_zones == policy.asks_for_zones
 
 
 def test_what_is_compiled_again() -> None:
@@ -229,6 +242,7 @@ def test_what_is_compiled_again() -> None:
     assert again(replace(rules[0], action=Action.DENY), *rules[1:])
     assert again(replace(rules[0], sources=other), *rules[1:])
     assert again(rules[0], rules[1], replace(rules[2], destinations=web, ports=((80, 81),)))
+    assert again(rules[0], rules[1], replace(rules[2], where=Where(vlans=((0, 0),))))
     # A set that nobody named, or named as a destination, and another number of rules.
     assert not again(replace(rules[0], sources=Networks([ip_network("10.4.0.0/16")])), *rules[1:])
     assert not again(replace(rules[0], destinations=other), *rules[1:])
@@ -352,6 +366,28 @@ def test_rules_stand_at_their_numbers() -> None:
     assert (value.apps, value.hash, value.action, value.flags) == (HTTP, rule.hash, Action.INSPECT, rule.flags)
     value = record(tables, abi.Rule, first)
     assert (value.apps, value.hash, value.action, value.flags) == (ANY_APP, 0, Action.ALLOW, Default().flags)
+
+
+def test_what_says_where_rules_hold_stands_once() -> None:
+    where = Where(("lan",), ("host",), (), ((1, 2),))
+    members = (Rule("a", Action.ALLOW, where=where), Rule("b", Action.DENY, where=where), Rule("c", Action.DENY))
+    tables = compile_policy(Policy(members, zones=("dmz", "lan")))
+    locations = [record(tables, abi.Rule, 16 + 8 * number).where for number in (1, 2, 3)]
+    assert locations[0] == locations[1] != 0
+    assert locations[2] == 0
+    said = record(tables, abi.Where, locations[0])
+    assert (list(said.from_zones), list(said.to_zones)) == ([1 << 4, *[0] * 7], [1 << abi.Zone.HOST, *[0] * 7])
+    assert tables.words[locations[0] + said.vlans] == 0b110
+
+
+def test_defaults_of_as_many_zones_as_there_may_be() -> None:
+    zones = tuple(f"z{n}" for n in range(MAX_ZONES))
+    pair = PairDefault(Action.ALLOW, from_zone=zones[-1], to_zone=zones[0])
+    tables = compile_policy(Policy((), zones=zones, defaults=(pair,)))
+    contexts = [Context(zones[-1], zones[0]), Context(zones[0], zones[-1]), Context()]
+    assert [tables.walk(bytes(16), bytes(16), TCP, context=context).rule for context in contexts] == [1, 0, 0]
+    with pytest.raises(PolicyTooLargeError, match="251 zones; 250 is the most"):
+        compile_policy(Policy((), zones=(*zones, "more")))
 
 
 def test_pages_are_whole_and_nothing_lies_across_two() -> None:

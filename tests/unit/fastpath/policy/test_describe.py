@@ -1,10 +1,12 @@
 """What differs between two policies."""
 
 import random
+from dataclasses import replace
 
 from fastpath.abi import Action
 from fastpath.policy.describe import difference, icmp_texts, place, port_texts
-from fastpath.policy.model import Default, Policy, Rule
+from fastpath.policy.model import Default, PairDefault, Policy, Rule
+from fastpath.policy.where import Where
 
 A, D = Action.ALLOW, Action.DENY
 
@@ -18,6 +20,22 @@ def test_nothing() -> None:
     assert told == {
         "old": "old", "new": "new", "added": [], "removed": [], "changed": [], "moved": [], "default": {},
         "ethertypes": {},
+        "defaults": {},
+    }  # fmt: skip
+
+
+def test_zones_and_defaults_of_pairs() -> None:
+    between = PairDefault(D, from_zone="lan", to_zone="dmz")
+    old = Policy((Rule("a", A),), defaults=(between,))
+    new = Policy((Rule("a", A, where=Where(("lan",), vlans=((0, 0), (5, 9)))),), defaults=(replace(between, action=A),))
+    told = difference(old, new)
+    assert told["changed"][0]["fields"] == {
+        "from_zone": {"old": None, "new": ["lan"]}, "vlan": {"old": None, "new": ["none", "5-9"]},
+    }  # fmt: skip
+    assert told["defaults"] == {
+        "defaults": {
+            "old": ["default:lan>dmz deny drop deny enforce"], "new": ["default:lan>dmz allow drop deny enforce"],
+        }
     }  # fmt: skip
 
 

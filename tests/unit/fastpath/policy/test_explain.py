@@ -51,6 +51,38 @@ def test_the_rule_that_decides_and_how_it_matches() -> None:
     assert told.later == []
 
 
+ZONED = """
+defaults: [{from_zone: lan, to_zone: dmz, action: allow}]
+rules:
+  - {id: here, proto: tcp, direction: to-host, action: deny}
+  - {id: tagged, proto: tcp, from_zone: [lan, dmz], vlan: [none, 100-199], action: allow}
+"""
+
+
+def place(from_zone: str | None = None, to_zone: str | None = None, vlan: str | None = None) -> Explanation:
+    where = {"from_zone": from_zone, "to_zone": to_zone, "vlan": vlan}
+    flow = read_flow(source="10.1.0.1", destination="10.2.0.1", proto="tcp", port="80", zones=("lan", "dmz"), **where)
+    return explain(compiled(ZONED), flow)
+
+
+def test_where_a_flow_comes_from_and_goes_to() -> None:
+    told = place("lan", "dmz", "150")
+    assert told.walk.rule == 2
+    assert [(each.name, each.wanted, each.flow, each.met) for each in told.conditions[6:]] == [
+        ("from_zone", ["lan", "dmz"], "lan", "lan"),
+        ("vlan", ["none", "100-199"], "150", "100-199"),
+    ]
+    assert near(told) == [(1, "direction")]
+    assert place("lan", "host").walk.rule == 1
+    told = place("lan", "dmz", "7")
+    assert (told.walk.rule, told.conditions) == (3, [])
+    assert near(told) == [(1, "direction"), (2, "vlan")]
+    assert near(place()) == [(1, "direction"), (2, "from_zone")]
+    shown = as_json(compiled(ZONED).policy, told)
+    assert shown["rule"] == {"number": 3, "id": "default:lan>dmz", "place": "p.yaml:2"}
+    assert (shown["flow"]["from_zone"], shown["flow"]["to_zone"], shown["flow"]["vlan"]) == ("lan", "dmz", 7)
+
+
 def test_what_an_undecided_flow_becomes() -> None:
     told = ask(port=443)
     assert (told.walk.verdict, told.walk.rule) == (Verdict.UNDECIDED, 2)
@@ -101,6 +133,7 @@ def test_for_programs() -> None:
     told = as_json(tables.policy, explain(tables, flow))
     assert told["flow"] == {
         "from": "fd00::1", "to": "fd00::2", "proto": "tcp", "sport": 9, "port": 443, "type": None, "app": "tls",
+        "from_zone": None, "to_zone": None, "vlan": None,
     }  # fmt: skip
     assert (told["verdict"], told["enforced"], told["reason"]) == ("allow", False, "protocol")
     assert told["rule"] == {"number": 3, "id": "tls", "place": "p.yaml:5"}
@@ -115,6 +148,9 @@ def test_for_programs() -> None:
     ("given", "message"),
     [
         ({"destination": "fd00::1"}, "two address families"),
+        ({"from_zone": "lan"}, "from_zone: gateway.yaml has no zone 'lan'"),
+        ({"from_zone": "host", "to_zone": "host"}, "to_zone: the gateway's own traffic to itself goes nowhere"),
+        ({"vlan": "4095"}, "vlan: '4095' is not a VLAN id"),
         ({"source": "10.0.0.0/8"}, "from: '10.0.0.0/8' is not an IPv4 or IPv6 address"),
         ({"source": "fe80::1%eth0"}, "is not an IPv4 or IPv6 address"),
         ({"destination": "::ffff:10.0.0.1"}, "IPv4-mapped address; write 10.0.0.1"),

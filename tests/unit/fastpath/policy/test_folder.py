@@ -90,7 +90,7 @@ def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
     assert problems(tmp_path) == [
         # Not: there is no group 'nowhere'. It may be in one of the files that could not be read.
         "a.yaml:3: rules[1].action: 'maybe' is not one of allow, deny, inspect",
-        "b.yaml:1: unknown field 'zones'; known here: default, ethertypes, groups, mode, rules, services",
+        "b.yaml:1: unknown field 'zones'; known here: default, defaults, ethertypes, groups, mode, rules, services",
         "b.yaml:2: rules: expected a list",
         "c.yaml:1: groups.g: 10.0.0.1/8 has host bits set; write 10.0.0.0/8, or 10.0.0.1 for the one address",
         "d.yaml:1: expected a mapping",

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fastpath.abi import Action
-from fastpath.policy.model import Default, Log, Policy, Rule, RuleFileUse
+from fastpath.policy.model import Default, Log, PairDefault, Policy, Rule, RuleFileUse
 from fastpath.policy.names import KEPT, NamedRule, Names, describe, read_ids, read_names, write_names
 
 POLICY = Policy(
@@ -32,6 +33,15 @@ def test_round_trip(tmp_path: Path) -> None:
     assert read_names(tmp_path, 7) == Names(7, DEFAULT, (WEB, SSH))
     assert read_ids(tmp_path, 7) == ["default", "web", "ssh"]
     assert read_ids(tmp_path, 8) is None
+
+
+def test_defaults_of_pairs_stand_behind_the_rules(tmp_path: Path) -> None:
+    pair = PairDefault(Action.ALLOW, log=Log.ALL, from_zone="lan", to_zone="dmz")
+    write_names(tmp_path, 7, replace(POLICY, defaults=(pair,)))
+    names = read_names(tmp_path, 7)
+    assert names is not None
+    named = NamedRule("default:lan>dmz", "allow", (), monitor=False, reset=False, log="all", down="deny")
+    assert [names.rule(number) for number in (0, 2, 3)] == [DEFAULT, SSH, named]
 
 
 def test_describe_is_json() -> None:

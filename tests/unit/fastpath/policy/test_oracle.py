@@ -23,7 +23,7 @@ from fastpath.policy.compile import compile_policy
 from fastpath.policy.evaluate import evaluate
 from tests.oracle import Answer, Packet, draw_document, draw_packets, judge, matching
 from tests.oracle.meaning import CARRIED, Document
-from tests.oracle.product import answer, flow, load
+from tests.oracle.product import answer, context, flow, load
 
 TRIED = int(os.environ.get("MICROSEG_ORACLE", "0"))
 # At least; more are drawn, as some come twice.
@@ -85,9 +85,10 @@ def test_tables_and_evaluator_say_what_the_oracle_says(tmp_path: Path) -> None:
         for packet, expected in judged.items():
             note(str(packet))
             src, dst, l4, dport, possible = flow(packet)
-            walk = tables.walk(src, dst, l4, dport, possible=possible)
+            where = context(packet)
+            walk = tables.walk(src, dst, l4, dport, possible=possible, context=where)
             assert answer(policy, walk.word(1), walk.flags) == expected
-            assert evaluate(policy, src, dst, l4, dport, possible=possible) == walk
+            assert evaluate(policy, src, dst, l4, dport, possible=possible, context=where) == walk
         tally.add(document, judged)
 
     agree()

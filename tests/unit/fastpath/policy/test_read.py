@@ -169,7 +169,7 @@ def test_problems_of_a_rule(fields: str, expected: str) -> None:
     [
         ("default: deny", ["p.yaml:1: missing rules"]),
         ("rules: {}", ["p.yaml:1: rules: expected a list"]),
-        ("{rules: [], zones: {}}", ["p.yaml:1: unknown field 'zones'; known here: default, ethertypes, groups, mode"]),
+        ("{rules: [], zones: {}}", ["p.yaml:1: unknown field 'zones'; known here: default, defaults, ethertypes"]),
         ("{rules: [], default: inspect}", ["p.yaml:1: default: 'inspect' is not one of allow, deny"]),
         ("{rules: [], default: {on_inspector_down: deny}}", ["p.yaml:1: default: unknown field 'on_inspector_down'"]),
         ("{rules: [], mode: off}", ["p.yaml:1: mode: 'off' is not one of enforce, monitor"]),

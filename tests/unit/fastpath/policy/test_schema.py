@@ -55,6 +55,8 @@ def test_the_schema_knows_the_fields_of_the_reader() -> None:
     assert known("{zzz: 1, rules: []}") == set(SCHEMA["properties"])
     assert known("rules: [{zzz: 1}]") == set(rule)
     assert known("{default: {zzz: 1}, rules: []}") == set(SCHEMA["properties"]["default"]["anyOf"][1]["properties"])
+    pair = SCHEMA["properties"]["defaults"]["items"]["properties"]
+    assert known("{defaults: [{zzz: 1}], rules: []}") == set(pair)
     assert known("{services: {s: {zzz: 1}}, rules: []}") == set(SCHEMA["$defs"]["product"]["properties"])
 
 
@@ -80,8 +82,13 @@ GOOD = [
             ),
             "description: 12, log: all, mode: enforce, on_inspector_down: allow, deny_with: drop",
             "proto: [udp, tcp], deny_with: reset",
+            *("from_zone: lan", "to_zone: [lan, host, a.b-1]", "direction: through", "direction: [to-host, from-host]"),
+            *("vlan: 1", "vlan: [none, 100-199, 4094, '0007']", "from_zone: lan, to_zone: host, direction: to-host"),
         )
     ),
+    "{defaults: [], rules: []}",
+    "{defaults: [{from_zone: lan, to_zone: wan, action: allow}, {to_zone: host, action: deny, log: all}], rules: []}",
+    "{defaults: [{from_zone: host, action: deny, deny_with: reset, mode: monitor}], rules: []}",
     "rules: [{id: r, action: inspect, rules: web, proto: [icmp, tcp]}, {id: s, action: inspect, rules: [greeter]}]",
     "{services: {s: {proto: tcp}}, rules: [{id: r, action: allow, service: [s], app: tls}]}",
     "{services: {s: [{proto: icmp6, types: packet-too-big}]}, rules: []}",
@@ -100,7 +107,15 @@ BAD = [
     "{rules: [{id: r}]}",
     "{rules: [{action: deny}]}",
     "{rules: [{id: default, action: deny}]}",
+    "{rules: [{id: 'default:lan>dmz', action: deny}]}",
     "{rules: [{id: '', action: deny}]}",
+    "{defaults: {from_zone: lan, action: deny}, rules: []}",
+    "{defaults: [{from_zone: lan}], rules: []}",
+    "{defaults: [{action: deny}], rules: []}",
+    "{defaults: [{from_zone: lan, action: inspect}], rules: []}",
+    "{defaults: [{from_zone: [lan], action: deny}], rules: []}",
+    "{defaults: [{from_zone: host, to_zone: host, action: deny}], rules: []}",
+    "{defaults: [{from_zone: lan, vlan: 1, action: deny}], rules: []}",
     '{rules: [{id: "a\\e[2J", action: deny}]}',
     f"{{rules: [{{id: {'r' * 129}, action: deny}}]}}",
     "{rules: [{id: r, action: deny, rules: web}]}",
@@ -133,6 +148,15 @@ BAD = [
             *("service: []", "service: 80", "priority: -1", "priority: 65536", "priority: high", "colour: red"),
             *("log: some", "mode: off", "deny_with: no", "on_inspector_down: inspect", "description: []"),
             "proto: udp, deny_with: reset",
+            *(
+                "from_zone: []",
+                "from_zone: 1st",
+                "to_zone: 'a b'",
+                "to_zone: {lan: 1}",
+                "direction: in",
+                "direction: []",
+            ),
+            *("vlan: 0", "vlan: 4095", "vlan: -1", "vlan: []", "vlan: any", "vlan: 1-2-3"),
         )
     ),
     "{services: {s: {proto: tcp}}, rules: [{id: r, action: allow, service: s, proto: tcp}]}",
@@ -167,6 +191,8 @@ BEYOND = [
     *(RULE % fields for fields in ("proto: udp, app: http", "from: 10.0.0.1, to: fd00::1")),
     *(RULE % fields for fields in ("proto: icmp, types: packet-too-big", "proto: icmp, types: 300/1")),
     "{ethertypes: '0x0800', rules: []}",
+    *(RULE % fields for fields in ("from_zone: host, to_zone: host", "to_zone: lan, direction: to-host", "vlan: 9-1")),
+    "{defaults: [{from_zone: lan, action: deny}, {from_zone: lan, action: allow}], rules: []}",
     "rules: [{id: r, action: deny}, {id: r, action: deny}]",
     "rules: [{id: r, action: inspect, rules: nowhere}]",
     "{rules: [], rules: []}",

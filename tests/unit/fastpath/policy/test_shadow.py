@@ -1,13 +1,14 @@
 """Lint: what it finds, what it must not say, and its work."""
 
 import random
+from dataclasses import replace
 from ipaddress import IPv4Network, ip_address, ip_network
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from fastpath.abi import Action, Protocol
+from fastpath.abi import Action, Course, Protocol
 from fastpath.policy.evaluate import evaluate
 from fastpath.policy.model import (
     ANY_APP,
@@ -16,12 +17,14 @@ from fastpath.policy.model import (
     UDP,
     Default,
     Log,
+    PairDefault,
     Policy,
     Rule,
     RuleFileUse,
     all_protocols,
 )
 from fastpath.policy.shadow import Finding, Kind, lint
+from fastpath.policy.where import Context, Where
 
 A, D, INSPECT = Action.ALLOW, Action.DENY, Action.INSPECT
 HTTP, TLS, SSH = (1 << app for app in (Protocol.HTTP, Protocol.TLS, Protocol.SSH))
@@ -177,39 +180,70 @@ def rules(draw: st.DrawFn) -> Rule:
         apps=draw(masks) if with_ports and draw(st.booleans()) else ANY_APP,
         rule_files=FILES if draw(st.booleans()) else (),
         reset=draw(st.sampled_from([False, False, False, True])),
+        where=draw(wheres),
     )
 
 
+PLACES = [None, "host", "lan", "dmz"]
+zones = st.sampled_from([(), (), ("lan",), ("host",), ("lan", "dmz")])
+wheres = st.one_of(
+    st.none(),
+    st.none(),
+    st.builds(
+        Where,
+        zones,
+        zones,
+        st.sampled_from([(), (), (Course.THROUGH,), (Course.TO_HOST, Course.THROUGH), (Course.FROM_HOST,)]),
+        st.sampled_from([(), (), ((0, 0),), ((1, 2),), ((2, 2),)]),
+    ),
+)
+
+
 @st.composite
-def flows(draw: st.DrawFn) -> tuple[bytes, bytes, int, int, int]:
+def flows(draw: st.DrawFn) -> tuple[bytes, bytes, int, int, int, Context]:
     version = draw(st.sampled_from([4, 4, 6]))
     ends = [ip_address(draw(st.sampled_from(ADDRESSES[version]))) for _ in range(2)]
     src, dst = ((bytes(10) + b"\xff\xff" if version == 4 else b"") + end.packed for end in ends)
     l4 = draw(st.sampled_from([TCP, TCP, TCP, UDP, ICMP, 47]))
     # What a flow may be, its IP protocol can carry.
     possible = draw(st.one_of(st.just(0), masks)) & all_protocols(l4)
-    return src, dst, l4, draw(st.sampled_from(EDGES)), possible
+    context = Context(draw(st.sampled_from(PLACES)), draw(st.sampled_from(PLACES)), draw(st.sampled_from([0, 1, 2, 3])))
+    return src, dst, l4, draw(st.sampled_from(EDGES)), possible, context
 
 
+pairs = st.builds(
+    PairDefault,
+    action=st.sampled_from([A, D]),
+    from_zone=st.sampled_from(["", "lan", "host"]),
+    to_zone=st.sampled_from(["dmz", "lan", ""]),
+)
 defaults = st.builds(Default, action=st.sampled_from([A, D]))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(st.lists(rules(), min_size=1, max_size=6), defaults, st.lists(flows(), min_size=30, max_size=60))
+@given(
+    st.lists(rules(), min_size=1, max_size=6),
+    defaults,
+    st.lists(pairs, max_size=2),
+    st.lists(flows(), min_size=30, max_size=60),
+)
 def test_what_is_said_holds_for_every_flow(
-    members: list[Rule], default: Default, seen: list[tuple[bytes, bytes, int, int, int]]
+    members: list[Rule],
+    default: Default,
+    between: list[PairDefault],
+    seen: list[tuple[bytes, bytes, int, int, int, Context]],
 ) -> None:
-    policy = Policy(tuple(members), default)
+    policy = Policy(tuple(members), default, defaults=tuple(between))
     for finding in lint(policy):
         event(finding.kind)
         at = finding.rule - 1
-        without = Policy((*policy.rules[:at], *policy.rules[at + 1 :]), default)
-        for src, dst, l4, dport, possible in seen:
-            walk = evaluate(policy, src, dst, l4, dport, possible=possible)
+        without = replace(policy, rules=(*policy.rules[:at], *policy.rules[at + 1 :]))
+        for src, dst, l4, dport, possible, context in seen:
+            walk = evaluate(policy, src, dst, l4, dport, possible=possible, context=context)
             if finding.kind == Kind.SHADOWED:
                 assert walk.rule != finding.rule
             else:
-                other = evaluate(without, src, dst, l4, dport, possible=possible)
+                other = evaluate(without, src, dst, l4, dport, possible=possible, context=context)
                 assert (walk.verdict, walk.flags) == (other.verdict, other.flags)
 
 
@@ -233,6 +267,43 @@ def test_the_other_way_round() -> None:
         assert shadowed == set(range(1, 6)) - hit
         called += len(shadowed)
     assert called > 100
+
+
+# --- zones and the like -----------------------------------------------------------------------------------------------
+
+
+LAN, LAN_OR_DMZ, TO_HOST = Where(("lan",)), Where(("lan", "dmz")), Where((), (), (Course.TO_HOST,))
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ([rule(A, where=LAN_OR_DMZ), rule(D, where=LAN)], ["2 shadowed by 1"]),
+        ([rule(A), rule(D, where=LAN)], ["2 shadowed by 1"]),
+        ([rule(A, where=LAN), rule(A, where=LAN_OR_DMZ)], ["1 redundant by 2"]),
+        ([rule(A, where=LAN), rule(D, where=LAN_OR_DMZ), rule(A)], []),
+        ([rule(A, where=LAN), rule(D, where=Where(("dmz",))), rule(A)], ["1 redundant by 3"]),
+        ([rule(A, where=LAN), rule(A, where=Where(("dmz",))), rule(D)], ["3 redundant by 0"]),
+        ([rule(A, where=TO_HOST), rule(A, where=TO_HOST, ports="80")], ["2 shadowed by 1"]),
+        ([rule(D, reset=False, where=Where(("dmz",)))], ["1 redundant by 0"]),
+        # Without it the gateway's own traffic is allowed.
+        ([rule(D, reset=False, where=Where(("host",)))], []),
+        ([rule(A, where=Where(vlans=((1, 100),))), rule(D, where=Where(vlans=((5, 7),)))], ["2 shadowed by 1"]),
+    ],
+)
+def test_where_rules_hold(rules: list[Rule], said: list[str]) -> None:
+    assert found(*rules) == said
+
+
+def test_the_default_of_a_pair_stands_in_for_a_rule() -> None:
+    between = PairDefault(D, from_zone="lan", to_zone="dmz")
+    one = rule(D, where=Where(("lan",), ("dmz",)))
+    for default in (Default(D), Default(A)):
+        assert lint(Policy((one,), default, defaults=(between,))) == [Finding(Kind.REDUNDANT, 1, (2,))]
+    wider = replace(between, from_zone="")
+    assert lint(Policy((one,), Default(D), defaults=(wider,))) == [Finding(Kind.REDUNDANT, 1, (2, 0))]
+    assert not lint(Policy((one,), Default(A), defaults=(wider,)))
+    assert not lint(Policy((rule(D),), Default(D), defaults=(replace(between, action=A),)))
 
 
 # --- work -------------------------------------------------------------------------------------------------------------
