@@ -1,0 +1,144 @@
+"""Which rules meet: found by the sets of addresses and the services that they name, of which there are far fewer than
+of rules.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
+
+from fastpath.document import Network
+from fastpath.policy.compile import key_spans
+from fastpath.policy.edges import Blocks, Edges, union
+from fastpath.policy.model import Networks, Rule
+
+# Addresses as numbers: IPv6, and IPv4 right behind it, so that all of them are one stretch.
+IPV4 = 1 << 128
+END = IPV4 + (1 << 32)
+
+# Sets that a side of a rule may have; of more, one is made.
+_SETS = 4
+# Number of the set of all addresses, which is in no index.
+_ANYONE = 0
+# Answers that are kept.
+_KEPT = 4096
+
+_ByNumber = dict[int, list[int]]
+
+
+class Overlaps:
+    """Rules by what they have in common. `spend` is told the work, in microseconds or so, before it is done."""
+
+    def __init__(self, rules: Iterable[Rule], spend: Callable[[int], None]) -> None:
+        self._spend = spend
+        self._numbers: dict[bytes, int] = {}  # of sets, by digest
+        self._sets: list[Edges] = [(0, END)]
+        self._sets_at = Blocks()
+        self._services: list[Edges] = []
+        self._services_of: dict[object, int] = {}
+        self._services_at = Blocks()
+        # Of each rule.
+        self._named: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
+        # Rules by service and sets of both sides; for each service, by the sets of one side.
+        self._by_both: defaultdict[tuple[int, int, int], list[int]] = defaultdict(list)
+        self._by_side: tuple[defaultdict[int, _ByNumber], ...] = (defaultdict(dict), defaultdict(dict))
+        known: dict[int, tuple[int, ...]] = {}  # by the id of what the rules keep
+        for index, rule in enumerate(rules):
+            sides = tuple(
+                known.get(id(side)) or known.setdefault(id(side), self._sets_of(side))
+                for side in (rule.sources, rule.destinations)
+            )
+            service = self._service_of(rule)
+            self._named.append((*sides, service))
+            for pair in itertools.product(*sides):
+                self._by_both[service, *pair].append(index)
+            for by_side, sets in zip(self._by_side, sides, strict=True):
+                for each in sets:
+                    by_side[service].setdefault(each, []).append(index)
+        self._every = frozenset(range(len(self._sets)))
+        self._union = lru_cache(_KEPT)(lambda sets: union(self._sets[each] for each in sets))
+        self._around = lru_cache(_KEPT)(lambda address: (_ANYONE, *self._sets_at.at(address)))
+        self._serving = lru_cache(_KEPT)(self._services_at.at)
+        self._near = lru_cache(_KEPT)(lambda each: self._sets_at.meeting(self._sets[each]) | {_ANYONE})
+        self._alike = lru_cache(_KEPT)(lambda service: self._services_at.meeting(self._services[service]))
+
+    def of(self, index: int) -> tuple[Edges, Edges, Edges]:
+        """Sources, destinations and keys of a rule."""
+        sources, destinations, service = self._named[index]
+        return self._edges(sources), self._edges(destinations), self._services[service]
+
+    def at(self, source: int, destination: int, key: int) -> list[int]:
+        """The rules that a flow meets, in order."""
+        services, sources, destinations = self._serving(key), self._around(source), self._around(destination)
+        self._spend(len(services) * len(sources) * len(destinations) // 8)
+        found = [
+            self._by_both[each]
+            for each in itertools.product(services, sources, destinations)
+            if each in self._by_both
+        ]
+        self._spend(sum(map(len, found)) // 8)
+        return sorted(set(itertools.chain.from_iterable(found)))
+
+    def behind(self, index: int) -> Iterator[int]:
+        """The rules behind one that meet it in source, destination and key, in no order. They may do so in different
+        families only.
+        """
+        *sides, service = self._named[index]
+        near = [self._meeting(sets) for sets in sides]
+        for alike in self._alike(service):
+            self._spend(sum(map(len, near)) // 8)
+            lists = [_of_sets(by_side[alike], sets) for by_side, sets in zip(self._by_side, near, strict=True)]
+            # By the side that leaves fewer to look at.
+            counts = [sum(map(len, some)) for some in lists]
+            side = counts[0] > counts[1]
+            self._spend(counts[side] // 4)
+            other = near[not side]
+            for some in lists[side]:
+                for found in some[bisect_right(some, index) :]:
+                    if not other.isdisjoint(self._named[found][not side]):
+                        yield found
+
+    def _meeting(self, sets: tuple[int, ...]) -> AbstractSet[int]:
+        """Sets that have an address in common with any of these."""
+        if sets == (_ANYONE,):
+            return self._every
+        found = self._near(sets[0])
+        return found.union(*map(self._near, sets[1:])) if len(sets) > 1 else found
+
+    def _edges(self, sets: tuple[int, ...]) -> Edges:
+        return self._sets[sets[0]] if len(sets) == 1 else self._union(sets)
+
+    def _sets_of(self, side: Networks) -> tuple[int, ...]:
+        if not side:
+            return (_ANYONE,)
+        parts = side.parts if len(side.parts) <= _SETS else (side,)
+        return tuple(dict.fromkeys(map(self._set_of, parts)))
+
+    def _set_of(self, networks: Networks) -> int:
+        number = self._numbers.setdefault(networks.digest, len(self._sets))
+        if number == len(self._sets):
+            self._sets.append(union(map(_addresses, networks)))
+            self._sets_at.add(self._sets[number], number)
+        return number
+
+    def _service_of(self, rule: Rule) -> int:
+        fields = (rule.protocols, rule.ports, rule.udp_ports)
+        if fields not in self._services_of:
+            self._services_of[fields] = len(self._services)
+            keys = union((low, high + 1) for low, high in key_spans(rule))
+            self._services.append(keys)
+            self._services_at.add(keys, self._services_of[fields])
+        return self._services_of[fields]
+
+
+def _addresses(network: Network) -> Edges:
+    first = int(network.network_address) + (IPV4 if network.version == 4 else 0)
+    return first, first + network.num_addresses
+
+
+def _of_sets(rules: Mapping[int, list[int]], sets: AbstractSet[int]) -> list[list[int]]:
+    return [rules[each] for each in rules.keys() & sets]
