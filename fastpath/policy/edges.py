@@ -6,16 +6,25 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 Edges = Sequence[int]
+
+# Answers that are kept: their members together, and what one takes more.
+_ROOM = 2_000_000
+_COST = 8
+
+_Found = TypeVar("_Found", tuple[int, ...], frozenset[int])
 
 
 def union(parts: Iterable[Edges]) -> Edges:
     """Numbers of any of them."""
     found: list[int] = []
-    stretches = (zip(part[::2], part[1::2], strict=True) for part in parts)
-    for low, high in sorted(itertools.chain.from_iterable(stretches)):
+    stretches = [stretch for part in parts for stretch in zip(part[::2], part[1::2], strict=True)]
+    stretches.sort()
+    for low, high in stretches:
         if not found or low > found[-1]:
             found += (low, high)
         elif high > found[-1]:
@@ -64,46 +73,68 @@ def size(some: Edges) -> int:
 
 
 class Blocks:
-    """Which things have a number, or any of some. Their stretches are kept as blocks, a power of two long and aligned
-    to it, so that those around a number are found by as many questions as there are lengths.
+    """Which of some sets, told by their indices, hold a number or meet one another. `spend` is told the work before it is
+    done.
+
+    Stretches are kept as blocks, a power of two long and aligned to it, so that those around a number are found by as
+    many questions as there are lengths.
     """
 
-    def __init__(self) -> None:
-        self._things: dict[tuple[int, int], list[int]] = {}
-        self._bits: list[int] = []
-        self._begins: list[tuple[int, int]] = []  # where stretches begin, and whose
-        self._sorted = False
+    def __init__(self, sets: Sequence[Edges], spend: Callable[[int], None]) -> None:
+        self._sets = sets
+        self._spend = spend
+        self._holding: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        begins: list[tuple[int, int]] = []
+        for own, edges in enumerate(sets):
+            for low, high in zip(edges[::2], edges[1::2], strict=True):
+                begins.append((low, own))
+                for block in _blocks(low, high):
+                    self._holding[block].append(own)
+        begins.sort()
+        # Where stretches begin, and whose.
+        self._begins = [low for low, _ in begins]
+        self._owners = [own for _, own in begins]
+        self._bits = {bits for bits, _ in self._holding}
+        self._at: dict[int, tuple[int, ...]] = {}
+        self._near: dict[int, frozenset[int]] = {}
+        self._room = _ROOM
 
-    def add(self, edges: Edges, thing: int) -> None:
-        """A thing, by its number."""
-        for low, high in zip(edges[::2], edges[1::2], strict=True):
-            self._begins.append((low, thing))
-            at = low
-            while at < high:
-                bits = (high - at).bit_length() - 1
-                if at:
-                    bits = min(bits, (at & -at).bit_length() - 1)
-                if bits not in self._bits:
-                    self._bits.append(bits)
-                self._things.setdefault((bits, at >> bits), []).append(thing)
-                at += 1 << bits
-        self._sorted = False
-
-    def at(self, number: int) -> list[int]:
-        """Things that have the number."""
-        found: list[int] = []
-        for bits in self._bits:
-            found += self._things.get((bits, number >> bits), ())
+    def at(self, number: int) -> tuple[int, ...]:
+        """The sets that hold a number."""
+        found = self._at.get(number)
+        if found is None:
+            lists = [self._holding.get((bits, number >> bits), ()) for bits in self._bits]
+            self._spend(sum(map(len, lists)))
+            found = self._keep(self._at, number, tuple(itertools.chain.from_iterable(lists)))
         return found
 
-    def meeting(self, edges: Edges) -> set[int]:
-        """Things that have any of these numbers."""
-        if not self._sorted:
-            self._begins.sort()
-            self._sorted = True
-        found: set[int] = set()
-        for low, high in zip(edges[::2], edges[1::2], strict=True):
-            found.update(self.at(low))
-            first = bisect_left(self._begins, (low + 1,))
-            found.update(thing for _, thing in self._begins[first : bisect_left(self._begins, (high,), first)])
+    def near(self, own: int) -> frozenset[int]:
+        """The sets that have a number in common with one, that one among them."""
+        found = self._near.get(own)
+        if found is None:
+            met: set[int] = set()
+            edges = self._sets[own]
+            for low, high in zip(edges[::2], edges[1::2], strict=True):
+                met.update(self.at(low))
+                begin = bisect_right(self._begins, low)
+                end = bisect_left(self._begins, high, begin)
+                self._spend((end - begin) // 8)
+                met.update(self._owners[begin:end])
+            found = self._keep(self._near, own, frozenset(met))
         return found
+
+    def _keep(self, known: dict[int, _Found], key: int, found: _Found) -> _Found:
+        if (cost := _COST + len(found)) <= self._room:
+            self._room -= cost
+            known[key] = found
+        return found
+
+
+def _blocks(low: int, high: int) -> Iterator[tuple[int, int]]:
+    """Blocks of a stretch: how many low bits vary, and the others."""
+    while low < high:
+        bits = (high - low).bit_length() - 1
+        if low:
+            bits = min(bits, (low & -low).bit_length() - 1)
+        yield bits, low >> bits
+        low += 1 << bits

@@ -21,10 +21,10 @@ IPV4 = 1 << 128
 END = IPV4 + (1 << 32)
 
 # Sets that a side of a rule may have; of more, one is made.
-_SETS = 4
-# Number of the set of all addresses, which is in no index.
+_PARTS = 4
+# Number of the set of all addresses.
 _ANYONE = 0
-# Answers that are kept.
+# Sides made of several sets that are kept.
 _KEPT = 4096
 
 _ByNumber = dict[int, list[int]]
@@ -35,36 +35,24 @@ class Overlaps:
 
     def __init__(self, rules: Iterable[Rule], spend: Callable[[int], None]) -> None:
         self._spend = spend
-        self._numbers: dict[bytes, int] = {}  # of sets, by digest
-        self._sets: list[Edges] = [(0, END)]
-        self._sets_at = Blocks()
-        self._services: list[Edges] = []
-        self._services_of: dict[object, int] = {}
-        self._services_at = Blocks()
+        sets, services = _Sets(), _Services()
         # Of each rule.
         self._named: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
         # Rules by service and sets of both sides; for each service, by the sets of one side.
         self._by_both: defaultdict[tuple[int, int, int], list[int]] = defaultdict(list)
         self._by_side: tuple[defaultdict[int, _ByNumber], ...] = (defaultdict(dict), defaultdict(dict))
-        known: dict[int, tuple[int, ...]] = {}  # by the id of what the rules keep
         for index, rule in enumerate(rules):
-            sides = tuple(
-                known.get(id(side)) or known.setdefault(id(side), self._sets_of(side))
-                for side in (rule.sources, rule.destinations)
-            )
-            service = self._service_of(rule)
+            sides, service = (sets.named(rule.sources), sets.named(rule.destinations)), services.number(rule)
             self._named.append((*sides, service))
             for pair in itertools.product(*sides):
                 self._by_both[service, *pair].append(index)
-            for by_side, sets in zip(self._by_side, sides, strict=True):
-                for each in sets:
+            for by_side, named in zip(self._by_side, sides, strict=True):
+                for each in named:
                     by_side[service].setdefault(each, []).append(index)
+        self._sets, self._services = sets.edges, services.edges
         self._every = frozenset(range(len(self._sets)))
-        self._union = lru_cache(_KEPT)(lambda sets: union(self._sets[each] for each in sets))
-        self._around = lru_cache(_KEPT)(lambda address: (_ANYONE, *self._sets_at.at(address)))
-        self._serving = lru_cache(_KEPT)(self._services_at.at)
-        self._near = lru_cache(_KEPT)(lambda each: self._sets_at.meeting(self._sets[each]) | {_ANYONE})
-        self._alike = lru_cache(_KEPT)(lambda service: self._services_at.meeting(self._services[service]))
+        self._by_address, self._by_key = Blocks(self._sets, spend), Blocks(self._services, spend)
+        self._union = lru_cache(_KEPT)(lambda own: union(self._sets[each] for each in own))
 
     def of(self, index: int) -> tuple[Edges, Edges, Edges]:
         """Sources, destinations and keys of a rule."""
@@ -73,7 +61,7 @@ class Overlaps:
 
     def at(self, source: int, destination: int, key: int) -> list[int]:
         """The rules that a flow meets, in order."""
-        services, sources, destinations = self._serving(key), self._around(source), self._around(destination)
+        services, sources, destinations = self._by_key.at(key), self._by_address.at(source), self._by_address.at(destination)
         self._spend(len(services) * len(sources) * len(destinations) // 8)
         found = [
             self._by_both[each]
@@ -89,7 +77,7 @@ class Overlaps:
         """
         *sides, service = self._named[index]
         near = [self._meeting(sets) for sets in sides]
-        for alike in self._alike(service):
+        for alike in self._by_key.near(service):
             self._spend(sum(map(len, near)) // 8)
             lists = [_of_sets(by_side[alike], sets) for by_side, sets in zip(self._by_side, near, strict=True)]
             # By the side that leaves fewer to look at.
@@ -106,38 +94,57 @@ class Overlaps:
         """Sets that have an address in common with any of these."""
         if sets == (_ANYONE,):
             return self._every
-        found = self._near(sets[0])
-        return found.union(*map(self._near, sets[1:])) if len(sets) > 1 else found
+        found = self._by_address.near(sets[0])
+        return found.union(*map(self._by_address.near, sets[1:])) if len(sets) > 1 else found
 
     def _edges(self, sets: tuple[int, ...]) -> Edges:
         return self._sets[sets[0]] if len(sets) == 1 else self._union(sets)
 
-    def _sets_of(self, side: Networks) -> tuple[int, ...]:
+
+class _Sets:
+    """Sets of addresses, numbered from that of all."""
+
+    def __init__(self) -> None:
+        self.edges: list[Edges] = [(0, END)]
+        self._numbers: dict[bytes, int] = {}  # by digest
+        self._named: dict[int, tuple[int, ...]] = {}  # by the id of what the rules keep alive
+
+    def named(self, side: Networks) -> tuple[int, ...]:
+        """The sets that a `from` or `to` names."""
         if not side:
             return (_ANYONE,)
-        parts = side.parts if len(side.parts) <= _SETS else (side,)
-        return tuple(dict.fromkeys(map(self._set_of, parts)))
+        known = self._named.get(id(side))
+        if known is None:
+            parts = side.parts if len(side.parts) <= _PARTS else (side,)
+            known = self._named[id(side)] = tuple(dict.fromkeys(map(self._number, parts)))
+        return known
 
-    def _set_of(self, networks: Networks) -> int:
-        number = self._numbers.setdefault(networks.digest, len(self._sets))
-        if number == len(self._sets):
-            self._sets.append(union(map(_addresses, networks)))
-            self._sets_at.add(self._sets[number], number)
+    def _number(self, networks: Networks) -> int:
+        number = self._numbers.setdefault(networks.digest, len(self.edges))
+        if number == len(self.edges):
+            self.edges.append(union(map(_addresses, networks)))
         return number
 
-    def _service_of(self, rule: Rule) -> int:
+
+class _Services:
+    """Keys that rules have, numbered."""
+
+    def __init__(self) -> None:
+        self.edges: list[Edges] = []
+        self._numbers: dict[object, int] = {}
+
+    def number(self, rule: Rule) -> int:
+        """Those of a rule."""
         fields = (rule.protocols, rule.ports, rule.udp_ports)
-        if fields not in self._services_of:
-            self._services_of[fields] = len(self._services)
-            keys = union((low, high + 1) for low, high in key_spans(rule))
-            self._services.append(keys)
-            self._services_at.add(keys, self._services_of[fields])
-        return self._services_of[fields]
+        if fields not in self._numbers:
+            self._numbers[fields] = len(self.edges)
+            self.edges.append(tuple(union((low, high + 1) for low, high in key_spans(rule))))
+        return self._numbers[fields]
 
 
 def _addresses(network: Network) -> Edges:
     first = int(network.network_address) + (IPV4 if network.version == 4 else 0)
-    return first, first + network.num_addresses
+    return first, first + (1 << network.max_prefixlen - network.prefixlen)
 
 
 def _of_sets(rules: Mapping[int, list[int]], sets: AbstractSet[int]) -> list[list[int]]:

@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from fastpath.abi import Action
@@ -27,6 +28,7 @@ RULE_WORK = 50_000
 ALL_WORK = 20_000_000
 _STEP = 10  # what it takes to look into a piece
 _TRIED = 4
+_KEPT = 16
 
 
 def _entries_by_choice() -> dict[int, Edges]:
@@ -111,11 +113,16 @@ def lint(policy: Policy, rule_work: int = RULE_WORK, all_work: int = ALL_WORK) -
     """Findings in the order of the rules, at most one for each."""
     shadows = _Shadows(policy, rule_work, all_work)
     findings: dict[int, Finding] = {}
-    for find in (shadows.shadowed, shadows.redundant):
-        # The second goes by what the first has found.
-        for number in range(len(policy.rules)):
-            if number not in findings and (finding := find(number)) is not None:
-                findings[number] = finding
+    doubtful: list[int] = []
+    for number in range(len(policy.rules)):
+        if (finding := shadows.shadowed(number)) is not None:
+            findings[number] = finding
+        elif shadows.seems_redundant(number):
+            doubtful.append(number)
+    # These go by what has been found shadowed.
+    for number in doubtful:
+        if (finding := shadows.redundant(number)) is not None:
+            findings[number] = finding
     return [findings[number] for number in sorted(findings)]
 
 
@@ -150,6 +157,8 @@ class _Shadows:
         self._dead: set[int] = set()  # those that are shadowed
         self._work = _Work(rule_work, all_work)
         self._overlaps = Overlaps(policy.rules, self._work.spend)
+        # The same flows are asked for when a rule is looked at for the other kind.
+        self._at = lru_cache(_KEPT)(self._overlaps.at)
 
     def shadowed(self, number: int) -> Finding | None:
         """Rules before this one take all of its flows."""
@@ -157,7 +166,19 @@ class _Shadows:
 
     def redundant(self, number: int) -> Finding | None:
         """Rules behind this one, or the default, do the same with all of its flows."""
-        return None if self._rules[number].identify else self._find(Kind.REDUNDANT, self._repeated, number)
+        return self._find(Kind.REDUNDANT, self._repeated, number)
+
+    def seems_redundant(self, number: int) -> bool:
+        """No flow that is looked at speaks against it."""
+        if self._rules[number].identify:
+            return False
+        self._work.begin()
+        try:
+            return all(
+                self._repeated_at(number, flow, piece) for piece in self._pieces(number) for flow in piece.corners
+            )
+        except _TooMuchError:
+            return True
 
     def _find(self, kind: Kind, holds: Callable[[int, set[int]], bool], number: int) -> Finding | None:
         takers: set[int] = set()
@@ -181,7 +202,7 @@ class _Shadows:
         while stack:
             piece = stack.pop()
             low, high = (
-                [other for other in self._overlaps.at(*flow) if other < number and self._ends(other, piece.apps, together)]
+                [other for other in self._at(*flow) if other < number and self._ends(other, piece.apps, together)]
                 for flow in piece.corners
             )
             if not low or not high:
@@ -207,13 +228,11 @@ class _Shadows:
     def _repeated(self, number: int, takers: set[int]) -> bool:
         """Without this rule, the flows that it decides get the same verdict further down."""
         pieces = self._pieces(number)
-        if not all(self._repeated_at(number, flow, piece) for piece in pieces for flow in piece.corners):
-            return False
         behind: list[int] = []
         tried = 0
         for other in self._overlaps.behind(number):
             behind.append(other)
-            if tried < _TRIED and not self._replaces(other, number, pieces[0]):
+            if tried < _TRIED and not all(self._replaces(other, number, piece) for piece in pieces):
                 for piece in pieces:
                     shared = self._shared(other, piece)
                     if any(shared.families) and not self._repeated_at(number, shared.corners[0], piece):
@@ -239,7 +258,7 @@ class _Shadows:
         return True
 
     def _repeated_at(self, number: int, flow: _Flow, piece: _Piece) -> bool:
-        other = next((other for other in self._overlaps.at(*flow) if other > number), None)
+        other = next((other for other in self._at(*flow) if other > number), None)
         if other is None:
             return _same(self._rules[number], self._default, piece.carried)
         return self._replaces(other, number, piece)
@@ -264,10 +283,16 @@ class _Shadows:
         sources, destinations, entries = self._overlaps.of(number)
         apps = self._rules[number].apps
         pieces = (
-            _Piece(sources, destinations, common(entries, own), apps & carried, carried)
-            for carried, own in _ENTRIES.items()
+            _Piece(sources, destinations, own, apps & carried, carried) for carried, own in _by_choice(tuple(entries))
         )
         return [piece for piece in pieces if piece.apps and any(piece.families)]
+
+
+@lru_cache(1024)
+def _by_choice(entries: tuple[int, ...]) -> list[tuple[int, Edges]]:
+    """Of some entries, those that stand for flows, by the application protocols that these may be."""
+    found = ((carried, common(entries, own)) for carried, own in _ENTRIES.items())
+    return [(carried, own) for carried, own in found if own]
 
 
 def _same(rule: Rule, other: Rule, carried: int) -> bool:
