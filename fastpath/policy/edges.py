@@ -73,8 +73,8 @@ def size(some: Edges) -> int:
 
 
 class Blocks:
-    """Which of some sets, told by their indices, hold a number or meet one another. `spend` is told the work before it is
-    done.
+    """Which of some sets, told by their indices, hold a number or meet one another. `spend` is told the work, in
+    microseconds or so, before it is done.
 
     Stretches are kept as blocks, a power of two long and aligned to it, so that those around a number are found by as
     many questions as there are lengths.

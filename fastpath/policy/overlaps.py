@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
@@ -61,12 +61,11 @@ class Overlaps:
 
     def at(self, source: int, destination: int, key: int) -> list[int]:
         """The rules that a flow meets, in order."""
-        services, sources, destinations = self._by_key.at(key), self._by_address.at(source), self._by_address.at(destination)
+        services = self._by_key.at(key)
+        sources, destinations = self._by_address.at(source), self._by_address.at(destination)
         self._spend(len(services) * len(sources) * len(destinations) // 8)
         found = [
-            self._by_both[each]
-            for each in itertools.product(services, sources, destinations)
-            if each in self._by_both
+            self._by_both[each] for each in itertools.product(services, sources, destinations) if each in self._by_both
         ]
         self._spend(sum(map(len, found)) // 8)
         return sorted(set(itertools.chain.from_iterable(found)))
@@ -78,8 +77,9 @@ class Overlaps:
         *sides, service = self._named[index]
         near = [self._meeting(sets) for sets in sides]
         for alike in self._by_key.near(service):
-            self._spend(sum(map(len, near)) // 8)
-            lists = [_of_sets(by_side[alike], sets) for by_side, sets in zip(self._by_side, near, strict=True)]
+            named = [by_side[alike] for by_side in self._by_side]
+            self._spend(sum(min(len(rules), len(sets)) for rules, sets in zip(named, near, strict=True)) // 8)
+            lists = [[rules[each] for each in rules.keys() & sets] for rules, sets in zip(named, near, strict=True)]
             # By the side that leaves fewer to look at.
             counts = [sum(map(len, some)) for some in lists]
             side = counts[0] > counts[1]
@@ -145,7 +145,3 @@ class _Services:
 def _addresses(network: Network) -> Edges:
     first = int(network.network_address) + (IPV4 if network.version == 4 else 0)
     return first, first + (1 << network.max_prefixlen - network.prefixlen)
-
-
-def _of_sets(rules: Mapping[int, list[int]], sets: AbstractSet[int]) -> list[list[int]]:
-    return [rules[each] for each in rules.keys() & sets]

@@ -212,7 +212,7 @@ class _Shadows:
             stack += _outside(piece, shared, piece.apps & ~self._rules[other].apps)
         return True
 
-    def _ends(self, number: int, apps: int, together: bool) -> bool:  # noqa: FBT001
+    def _ends(self, number: int, apps: int, together: bool) -> bool:
         """A rule ends the walk for these protocols, or with `together` for some of them."""
         rule = self._rules[number]
         return not rule.identify and bool(rule.apps & apps if together else not apps & ~rule.apps)
