@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fastpath.abi import Protocol, RuleFlag, Verdict
@@ -32,6 +33,8 @@ NEAR = 10
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}")
+# Those of a group are written again and again.
+_text: Callable[[Network], str] = lru_cache(1 << 14)(str)
 _NUMBER = re.compile(r"[0-9]{1,5}")
 
 
@@ -226,8 +229,8 @@ def _condition(each: Condition) -> dict[str, Any]:
 
 
 def _of_address(name: str, networks: Sequence[Network], address: _Address) -> Condition:
-    met = "any" if not networks else next((str(network) for network in networks if address in network), None)
-    return Condition(name, [str(network) for network in networks] or None, str(address), met)
+    met = "any" if not networks else next((_text(network) for network in networks if address in network), None)
+    return Condition(name, [_text(network) for network in networks] or None, str(address), met)
 
 
 def _packed(address: _Address) -> bytes:

@@ -74,20 +74,20 @@ class Overlaps:
         """The rules behind one that meet it in source, destination and key, in no order. They may do so in different
         families only.
         """
-        *sides, service = self._named[index]
-        near = [self._meeting(sets) for sets in sides]
+        sources, destinations, service = self._named[index]
+        near = [self._meeting(sets) for sets in (sources, destinations)]
         for alike in self._by_key.near(service):
             named = [by_side[alike] for by_side in self._by_side]
             self._spend(sum(min(len(rules), len(sets)) for rules, sets in zip(named, near, strict=True)) // 8)
             lists = [[rules[each] for each in rules.keys() & sets] for rules, sets in zip(named, near, strict=True)]
             # By the side that leaves fewer to look at.
             counts = [sum(map(len, some)) for some in lists]
-            side = counts[0] > counts[1]
+            side = 0 if counts[0] <= counts[1] else 1
             self._spend(counts[side] // 4)
-            other = near[not side]
+            other = near[1 - side]
             for some in lists[side]:
                 for found in some[bisect_right(some, index) :]:
-                    if not other.isdisjoint(self._named[found][not side]):
+                    if not other.isdisjoint(self._named[found][:2][1 - side]):
                         yield found
 
     def _meeting(self, sets: tuple[int, ...]) -> AbstractSet[int]:
