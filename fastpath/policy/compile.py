@@ -154,24 +154,41 @@ class Tables:
         matching = [index for index in sorted(found) if self._is_there(self._rule(index + 1).where, place)]
         return decide(self.policy, matching, l4, possible, self._default_of(place))
 
-    def likely(self, src: bytes, dst: bytes, l4: int, dport: int = 0) -> list[int]:
-        """Indices of the rules that a flow meets in two at least of source, destination, and protocol and port."""
-        found: Counter[int] = Counter()
-        for naming, address in zip(self._naming, (dst, src), strict=True):
-            members = self._sets_of(self._class_of_address(address))
-            found.update({index for each in (_ANYONE, *members) for index in naming.get(each, ())})
+    def likely(self, src: bytes, dst: bytes, l4: int, dport: int = 0) -> list[tuple[int, bool, bool]]:
+        """Indices of the rules that a flow meets in two at least of source, destination, and protocol and port; and
+        whether source and destination are of these.
+        """
+        sides, services = self._naming
+        # By service, the rules that have the address of a side.
+        met: list[dict[int, set[int]]] = []
+        for naming, address in zip(sides, (dst, src), strict=True):
+            by_service: defaultdict[int, set[int]] = defaultdict(set)
+            for each in (_ANYONE, *self._sets_of(self._class_of_address(address))):
+                for service, indices in naming.get(each, {}).items():
+                    by_service[service] |= indices
+            met.append(by_service)
         key = key_of(l4, dport)
-        return sorted(n for n, sides in found.items() if sides > 1 or _meets(key_spans(self.policy.rules[n]), key))
+        found: list[tuple[int, bool, bool]] = []
+        for service in met[0].keys() | met[1].keys():
+            to, by = (by_service.get(service, set()) for by_service in met)
+            some = to | by if _meets(services[service], key) else to & by
+            found += [(index, index in by, index in to) for index in some]
+        return sorted(found)
 
     @cached_property
-    def _naming(self) -> tuple[dict[int, list[int]], ...]:
-        """Indices of the rules by the sets that they name as destinations, and as sources."""
-        naming: tuple[dict[int, list[int]], ...] = ({}, {})
-        for index, sides in enumerate(self.sides):
+    def _naming(self) -> tuple[tuple[dict[int, dict[int, set[int]]], ...], list[tuple[_Span, ...]]]:
+        """Indices of the rules by the sets that they name as destinations, and as sources, and by their keys; and
+        these.
+        """
+        naming: tuple[dict[int, dict[int, set[int]]], ...] = ({}, {})
+        services: dict[tuple[_Span, ...], int] = {}
+        spans = _Spans()
+        for index, (sides, rule) in enumerate(zip(self.sides, self.policy.rules, strict=True)):
+            service = services.setdefault(spans.of(rule), len(services))
             for by_set, named in zip(naming, sides, strict=True):
                 for each in named:
-                    by_set.setdefault(each, []).append(index)
-        return naming
+                    by_set.setdefault(each, {}).setdefault(service, set()).add(index)
+        return naming, list(services)
 
     def _sets_of(self, location: int) -> set[int]:
         found = self._class(location)

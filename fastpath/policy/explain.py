@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fastpath.abi import Protocol, RuleFlag, Verdict
@@ -45,6 +46,8 @@ NEAR = 10
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}")
+# Those of a group are written again and again.
+_text: Callable[[Network], str] = lru_cache(1 << 14)(str)
 _NUMBER = re.compile(r"[0-9]{1,5}")
 
 
@@ -167,14 +170,20 @@ def explain(tables: Tables, flow: Flow) -> Explanation:
                 later.setdefault((known.verdict, known.rule), Outcome([], known)).apps.append(name)
     near: list[Near] = []
     more = 0
-    for index in tables.likely(*where):
-        failed = [each for each in conditions(policy.rules[index], flow) if each.met is None]
-        if len(failed) != 1:
+    for index, of_source, of_destination in tables.likely(*where):
+        rule = policy.rules[index]
+        # A rule that misses a side has the protocol and port.
+        failed = (
+            [each for each in _of_service(rule, flow) if each.met is None]
+            if of_source == of_destination or rule.apps != ANY_APP
+            else []
+        )
+        if len(failed) + (not of_source) + (not of_destination) != 1:
             continue
-        if len(near) < NEAR:
-            near.append(Near(index + 1, failed[0]))
-        else:
+        if len(near) == NEAR:
             more += 1
+        else:
+            near.append(Near(index + 1, next(each for each in (*failed, *_of_sides(rule, flow)) if each.met is None)))
     decider = policy.decider(walk.rule)
     own = conditions(decider, flow) if isinstance(decider, Rule) else []
     return Explanation(flow, walk, own, list(later.values()), near, more)
@@ -182,11 +191,18 @@ def explain(tables: Tables, flow: Flow) -> Explanation:
 
 def conditions(rule: Rule, flow: Flow) -> list[Condition]:
     """All conditions of a rule, in the order of the file's fields."""
+    return [*_of_sides(rule, flow), *_of_service(rule, flow)]
+
+
+def _of_sides(rule: Rule, flow: Flow) -> Iterator[Condition]:
+    yield _of_address("from", rule.sources, flow.source)
+    yield _of_address("to", rule.destinations, flow.destination)
+
+
+def _of_service(rule: Rule, flow: Flow) -> list[Condition]:
     proto = protocol_name(flow.l4)
-    met_apps = app_names(rule.apps & flow.possible)
+    met_apps = ["any"] if rule.apps == ANY_APP else app_names(rule.apps & flow.possible)
     return [
-        _of_address("from", rule.sources, flow.source),
-        _of_address("to", rule.destinations, flow.destination),
         Condition(
             "proto",
             [protocol_name(l4) for l4 in rule.protocols] or None,
@@ -209,7 +225,7 @@ def conditions(rule: Rule, flow: Flow) -> list[Condition]:
             "app",
             None if rule.apps == ANY_APP else app_names(rule.apps),
             "not known yet" if flow.app is None else flow.app.name.lower(),
-            "any" if rule.apps == ANY_APP else ", ".join(met_apps) or None,
+            ", ".join(met_apps) or None,
         ),
         *_where(rule.where or ANYWHERE, flow.context),
     ]
@@ -298,8 +314,8 @@ def _condition(each: Condition) -> dict[str, Any]:
 
 
 def _of_address(name: str, networks: Sequence[Network], address: _Address) -> Condition:
-    met = "any" if not networks else next((str(network) for network in networks if address in network), None)
-    return Condition(name, [str(network) for network in networks] or None, str(address), met)
+    met = "any" if not networks else next((_text(network) for network in networks if address in network), None)
+    return Condition(name, [_text(network) for network in networks] or None, str(address), met)
 
 
 def _packed(address: _Address) -> bytes:

@@ -1,52 +1,51 @@
 """Rules that do nothing: those that no flow reaches, and those without which every verdict is the same.
 
-A rule's flows are boxes: a range of sources, one of destinations, one of entries of the port table, and a mask of
-application protocols. What other rules take is cut off, piece by piece, until nothing is left or a piece that nobody
-takes is found. Whatever is said here holds for every flow, with whichever application protocols it may still be;
-where that would take too much work to tell, it says so. Of rules that ask for zones, a direction or VLAN tags it does
-not tell all: such a rule counts as one that takes a rule's flows only if by each of these conditions it takes them all.
+A rule's flows are those from any of its sources to any of its destinations over any of its entries of the port table.
+What other rules take is cut off, piece by piece, until nothing is left or a flow that nobody takes is found: most rules
+are told by a flow or two. Whatever is said here holds for every flow, with whichever application protocols it may still
+be; where that would take too much work to tell, it says so. Of rules that ask for zones, a direction or VLAN tags it
+does not tell all: such a rule counts as one that takes a rule's flows only if by each of these conditions it takes them
+all.
 """
 
 from __future__ import annotations
 
 import enum
-import functools
 import itertools
 import math
-import operator
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from fastpath.abi import Action
-from fastpath.document import Network
-from fastpath.policy.compile import KEY_BASE, KEY_OTHER, key_spans
-from fastpath.policy.model import Default, PairDefault, Policy, Rule, all_protocols, merged
+from fastpath.policy.compile import KEY_BASE, KEY_OTHER
+from fastpath.policy.edges import Edges, common, first, last, size, union, without
+from fastpath.policy.model import Default, PairDefault, Policy, Rule, all_protocols
+from fastpath.policy.overlaps import END, IPV4, Overlaps
 from fastpath.policy.where import ANYWHERE, Where
 
 # About a microsecond each: for one rule, and for all of them.
 RULE_WORK = 50_000
-ALL_WORK = 5_000_000
-_STEP = 10  # what it takes to cut a piece
-_UNIONS = 16  # of sets, in one
+ALL_WORK = 20_000_000
+_STEP = 10  # what it takes to look into a piece
 _TRIED = 4
+_KEPT = 16
 
-# First and last, both within.
-_Span = tuple[int, int]
-_Block = tuple[_Span, _Span, _Span]
-_BITS = {4: 32, 6: 128}
 
-# Stretches of the port table whose flows have the same choice of application protocols. Protocols with ports, or types
-# and codes, have their own entries by these, so the entries of their numbers among the others stand for no flow.
-_STRETCHES: tuple[tuple[int, int, int], ...] = (
-    *((base, base + 65535, all_protocols(l4)) for l4, base in KEY_BASE.items()),
-    *(
-        (KEY_OTHER + before + 1, KEY_OTHER + after - 1, all_protocols(before + 1))
-        for before, after in itertools.pairwise([-1, *sorted(KEY_BASE), 256])
-        if before + 1 < after
-    ),
-)
+def _entries_by_choice() -> dict[int, Edges]:
+    """Entries of the port table by the application protocols that their flows may be. TCP and UDP have their own by
+    port, so the entries of their numbers among the others stand for no flow.
+    """
+    found: defaultdict[int, list[Edges]] = defaultdict(list)
+    for l4 in range(256):
+        first, count = (KEY_BASE[l4], 65536) if l4 in KEY_BASE else (KEY_OTHER + l4, 1)
+        found[all_protocols(l4)].append((first, first + count))
+    return {carried: union(entries) for carried, entries in found.items()}
+
+
+_ENTRIES = _entries_by_choice()
 
 
 class Kind(enum.StrEnum):
@@ -59,19 +58,54 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule and those that take its flows; numbers are those of `Policy`."""
+    """A rule and those that take its flows; numbers are 0 for the default, else 1 + index in `Policy.rules`."""
 
     kind: Kind
     rule: int
     by: tuple[int, ...] = ()
 
 
-class _Box(NamedTuple):
-    """Flows of one address family; `carried` are the application protocols that its IP protocols can carry."""
+class _Flow(NamedTuple):
+    """Addresses of one family, and an entry of the port table."""
 
-    spans: _Block
+    source: int
+    destination: int
+    entry: int
+
+
+class _Piece(NamedTuple):
+    """Flows; `carried` are the application protocols that their IP protocols can carry, `apps` some of these."""
+
+    sources: Edges
+    destinations: Edges
+    entries: Edges
     apps: int
     carried: int
+
+    @property
+    def families(self) -> tuple[bool, bool]:
+        """There are flows of IPv6, and of IPv4."""
+        if not (self.sources and self.destinations and self.entries):
+            return False, False
+        return (
+            self.sources[0] < IPV4 and self.destinations[0] < IPV4,
+            self.sources[-1] > IPV4 and self.destinations[-1] > IPV4,
+        )
+
+    @property
+    def corners(self) -> tuple[_Flow, _Flow]:
+        """The flow of the lowest numbers, and that of the highest. There must be some."""
+        of_ipv6, of_ipv4 = self.families
+        low, high = (0 if of_ipv6 else IPV4), (END if of_ipv4 else IPV4)
+        return (
+            _Flow(first(self.sources, low), first(self.destinations, low), self.entries[0]),
+            _Flow(last(self.sources, high), last(self.destinations, high), self.entries[-1] - 1),
+        )
+
+    @property
+    def volume(self) -> int:
+        """A measure of how many there are."""
+        return self.apps.bit_count() * math.prod(map(size, self[:3]))
 
 
 class _TooMuchError(Exception):
@@ -82,12 +116,38 @@ def lint(policy: Policy, rule_work: int = RULE_WORK, all_work: int = ALL_WORK) -
     """Findings in the order of the rules, at most one for each."""
     shadows = _Shadows(policy, rule_work, all_work)
     findings: dict[int, Finding] = {}
-    for find in (shadows.shadowed, shadows.redundant):
-        # The second goes by what the first has found.
-        for number in range(len(policy.rules)):
-            if number not in findings and (finding := find(number)) is not None:
-                findings[number] = finding
+    doubtful: list[int] = []
+    for number in range(len(policy.rules)):
+        if (finding := shadows.shadowed(number)) is not None:
+            findings[number] = finding
+        elif shadows.seems_redundant(number):
+            doubtful.append(number)
+    # These go by what has been found shadowed.
+    for number in doubtful:
+        if (finding := shadows.redundant(number)) is not None:
+            findings[number] = finding
     return [findings[number] for number in sorted(findings)]
+
+
+class _Work:
+    """How much of it is left, for a rule and for all."""
+
+    def __init__(self, rule_work: int, all_work: int) -> None:
+        self._rule_work = rule_work
+        self._all_left = all_work
+        self._left = 0
+
+    def begin(self) -> None:
+        """The next rule."""
+        self._all_left += self._left
+        self._left = min(self._rule_work, self._all_left)
+        self._all_left -= self._left
+
+    def spend(self, work: int) -> None:
+        """Told before it is done. _TooMuchError when that is more than is left."""
+        if self._left < work:
+            raise _TooMuchError
+        self._left -= work
 
 
 class _Shadows:
@@ -97,220 +157,172 @@ class _Shadows:
         self._defaults = [
             (number, _as_rule(policy.decider(number))) for number in (*range(len(policy.rules) + 1, policy.last + 1), 0)
         ]
-        # Sets of the rules by where they hold, if not everywhere.
-        self._placed: dict[Where, int] = {}
-        for n, rule in enumerate(policy.rules):
-            if rule.where is not None:
-                self._placed[rule.where] = self._placed.get(rule.where, 0) | 1 << n
-        entries = [key_spans(rule) for rule in policy.rules]
-        self._shapes = {
-            version: [
-                (_addresses(rule.sources, version), _addresses(rule.destinations, version), own)
-                for rule, own in zip(policy.rules, entries, strict=True)
-            ]
-            for version in _BITS
-        }
-        by_entry = _Overlaps(entries)
-        self._overlaps = {
-            version: (_Overlaps([s[0] for s in shapes]), _Overlaps([s[1] for s in shapes]), by_entry)
-            for version, shapes in self._shapes.items()
-        }
-        # By the application protocols for which a rule is the end of the walk.
-        self._enders: dict[int, int] = {}
-        for n, rule in enumerate(policy.rules):
-            if not rule.identify:
-                self._enders[rule.apps] = self._enders.get(rule.apps, 0) | 1 << n
-        self._able_for: dict[tuple[int, bool], int] = {}
-        self._dead = 0  # those that are shadowed
-        self._rule_work = rule_work
-        self._all_left = all_work
-        self._left = 0
+        self._dead: set[int] = set()  # those that are shadowed
+        self._work = _Work(rule_work, all_work)
+        self._overlaps = Overlaps(policy.rules, self._work.spend)
+        # The same flows are asked for when a rule is looked at for the other kind.
+        self._at = lru_cache(_KEPT)(self._overlaps.at)
 
     def shadowed(self, number: int) -> Finding | None:
         """Rules before this one take all of its flows."""
-        takers: set[int] = set()
-        self._begin()
-        try:
-            if not all(self._taken(number, version, takers) for version in _BITS) or not takers:
-                return None
-        except _TooMuchError:
-            return Finding(Kind.UNKNOWN, number + 1)
-        self._dead |= 1 << number
-        return Finding(Kind.SHADOWED, number + 1, tuple(sorted(takers)))
+        return self._find(Kind.SHADOWED, self._taken, number)
 
     def redundant(self, number: int) -> Finding | None:
         """Rules behind this one, or the default, do the same with all of its flows."""
+        return self._find(Kind.REDUNDANT, self._repeated, number)
+
+    def seems_redundant(self, number: int) -> bool:
+        """No flow that is looked at speaks against it."""
         if self._rules[number].identify:
-            return None
-        takers: set[int] = set()
-        self._begin()
+            return False
+        self._work.begin()
         try:
-            if not all(self._repeated(number, version, takers) for version in _BITS) or not takers:
+            return all(
+                self._repeated_at(number, flow, piece) for piece in self._pieces(number) for flow in piece.corners
+            )
+        except _TooMuchError:
+            return True
+
+    def _find(self, kind: Kind, holds: Callable[[int, set[int]], bool], number: int) -> Finding | None:
+        takers: set[int] = set()
+        self._work.begin()
+        try:
+            if not holds(number, takers) or not takers:
                 return None
         except _TooMuchError:
             return Finding(Kind.UNKNOWN, number + 1)
-        by = sorted(takers - {0}) + sorted(takers & {0})  # that default is the last
-        return Finding(Kind.REDUNDANT, number + 1, tuple(by))
+        if kind == Kind.SHADOWED:
+            self._dead.add(number)
+        # The default is the last.
+        return Finding(kind, number + 1, (*sorted(takers - {0}), *takers & {0}))
 
-    def _elsewhere(self, number: int) -> int:
-        """Set of the rules that may not hold where this one does."""
-        wanted = self._rules[number].where
-        return sum(rules for where, rules in self._placed.items() if not where.covers(wanted))
-
-    def _begin(self) -> None:
-        self._all_left += self._left
-        self._left = min(self._rule_work, self._all_left)
-        self._all_left -= self._left
-
-    def _spend(self, work: int) -> None:
-        if self._left < work:
-            raise _TooMuchError
-        self._left -= work
-
-    def _taken(self, number: int, version: int, takers: set[int]) -> bool:
-        """No flow of the family gets as far as this rule."""
-        before = self._meeting(number, version) & ((1 << number) - 1) & ~self._elsewhere(number)
+    def _taken(self, number: int, takers: set[int]) -> bool:
+        """No flow gets as far as this rule."""
         # Of protocols that several rules take together, a flow that may be any of them passes all of those, undecided.
         # That is the end of it, unless it is denied all the same: then the last of them is named.
         together = self._rules[number].action != Action.DENY
-        for start in self._boxes(number, version):
-            stack = [start]
-            while stack:
-                self._spend(_STEP)
-                box = stack.pop()
-                able = before & self._able(box.apps, together)
-                low, high = ([(span[end], span[end]) for span in box.spans] for end in (0, 1))
-                around = self._at(version, low) & able
-                if not around or not self._at(version, high) & able:
-                    return False
-                other, block = self._widest(around, version, low, box)
-                takers.add(other + 1)
-                stack += _outside(box, block, box.apps & ~self._rules[other].apps)
+        stack = self._pieces(number)
+        while stack:
+            piece = stack.pop()
+            low, high = (
+                [
+                    other
+                    for other in self._at(*flow)
+                    if other < number
+                    and self._ends(other, piece.apps, together)
+                    and _where(self._rules[other]).covers(self._rules[number].where)
+                ]
+                for flow in piece.corners
+            )
+            if not low or not high:
+                return False
+            other, shared = self._widest(low, high, piece)
+            takers.add(other + 1)
+            stack += _outside(piece, shared, piece.apps & ~self._rules[other].apps)
         return True
 
-    def _able(self, apps: int, together: bool) -> int:
-        """Set of the rules that end the walk for these protocols, or with `together` for some of them."""
-        key = (apps, together)
-        if key not in self._able_for:
-            sets = (rules for mask, rules in self._enders.items() if (mask & apps if together else not apps & ~mask))
-            self._able_for[key] = functools.reduce(operator.or_, sets, 0)
-        return self._able_for[key]
-
-    def _at(self, version: int, point: Sequence[_Span]) -> int:
-        """Set of the rules that have a point of the three."""
-        sets = [overlaps.at(span[0]) for overlaps, span in zip(self._overlaps[version], point, strict=True)]
-        return sets[0] & sets[1] & sets[2]
-
-    def _widest(self, rules: int, version: int, point: Sequence[_Span], box: _Box) -> tuple[int, _Block]:
-        """Of rules that have this point, one that takes much of the box, and its block around the point."""
-        # The first and the last of them are the wide ones most often: policies go from narrow to wide or the other way.
-        some = {*itertools.islice(_bits(rules), _TRIED), rules.bit_length() - 1}
-        blocks = [(other, _block(self._shapes[version][other], point)) for other in sorted(some)]
-        taken = [(self._share(other, block, box), other, block) for other, block in blocks if block is not None]
-        _, other, block = max(taken)
-        return other, block
-
-    def _share(self, other: int, block: _Block, box: _Box) -> int:
-        lengths = (min(b[1], s[1]) - max(b[0], s[0]) + 1 for b, s in zip(block, box.spans, strict=True))
-        volume: int = math.prod(lengths)
-        return (self._rules[other].apps & box.apps).bit_count() * volume
-
-    def _repeated(self, number: int, version: int, takers: set[int]) -> bool:
-        """Without this rule, flows of the family that it decides get the same verdict further down."""
+    def _ends(self, number: int, apps: int, together: bool) -> bool:
+        """A rule ends the walk for these protocols, or with `together` for some of them."""
         rule = self._rules[number]
-        shapes = self._shapes[version]
-        behind = self._meeting(number, version) >> (number + 1) << (number + 1)
-        for start in self._boxes(number, version):
-            stack = [(start, behind)]
-            while stack:
-                box, others = stack.pop()
-                for other in _bits(others):
-                    self._spend(1)
-                    block = _block(shapes[other], box.spans)
-                    if block is None:
-                        continue
-                    if not _where(self._rules[other]).may_meet(rule.where):
-                        continue
-                    if self._dead >> other & 1 or not _same(rule, self._rules[other], box.carried):
+        return not rule.identify and bool(rule.apps & apps if together else not apps & ~rule.apps)
+
+    def _widest(self, low: Sequence[int], high: Sequence[int], piece: _Piece) -> tuple[int, _Piece]:
+        """Of rules that have a corner of a piece, one that takes much of it, and what it takes."""
+        far = set(high)
+        some = [other for other in low if other in far] or low
+        # The first and the last of them are the wide ones most often: policies go from narrow to wide or the other way.
+        shared = [(other, self._shared(other, piece)) for other in sorted({*some[:_TRIED], some[-1]})]
+        return max(shared, key=lambda each: each[1].volume)
+
+    def _repeated(self, number: int, takers: set[int]) -> bool:
+        """Without this rule, the flows that it decides get the same verdict further down."""
+        pieces = self._pieces(number)
+        behind: list[int] = []
+        tried = 0
+        for other in self._overlaps.behind(number):
+            behind.append(other)
+            if tried < _TRIED and not all(self._replaces(other, number, piece) for piece in pieces):
+                for piece in pieces:
+                    shared = self._shared(other, piece)
+                    if any(shared.families) and not self._repeated_at(number, shared.corners[0], piece):
                         return False
-                    takers.add(other + 1)
-                    if not _where(self._rules[other]).covers(rule.where):
-                        continue
-                    left = others >> other << other
-                    stack += [(piece, left) for piece in _outside(box, block, 0)]
-                    break
-                else:
-                    for beyond, default in self._defaults:
-                        if not _where(default).may_meet(rule.where):
-                            continue
-                        # The gateway's own traffic is allowed where no rule says otherwise.
-                        if _where(rule).may_be_hosts or not _same(rule, default, box.carried):
-                            return False
-                        takers.add(beyond)
-                        # Without `from_zone` it leaves out what the gateway itself sends.
-                        if _where(default).from_zones and _where(default).covers(rule.where):
-                            break
+                tried += 1
+        behind.sort()
+        stack = [(piece, 0) for piece in pieces]
+        while stack:
+            piece, first = stack.pop()
+            for at, other in enumerate(itertools.islice(behind, first, None), first):
+                shared = self._shared(other, piece)
+                if not any(shared.families) or not self._may_meet(other, number):
+                    continue
+                if not self._replaces(other, number, piece):
+                    return False
+                takers.add(other + 1)
+                if not _where(self._rules[other]).covers(self._rules[number].where):
+                    continue
+                stack += [(left, at + 1) for left in _outside(piece, shared, 0)]
+                break
+            else:
+                if not self._default_replaces(number, piece, takers):
+                    return False
         return True
 
-    def _meeting(self, number: int, version: int) -> int:
-        """Set of the rules that may have flows of the family in common with this one, and more."""
-        shape = self._shapes[version][number]
-        found = [
-            overlaps.of(spans, self._spend) for overlaps, spans in zip(self._overlaps[version], shape, strict=True)
-        ]
-        return found[0] & found[1] & found[2]
+    def _repeated_at(self, number: int, flow: _Flow, piece: _Piece) -> bool:
+        behind = (other for other in self._at(*flow) if other > number and self._may_meet(other, number))
+        other = next(behind, None)
+        if other is None:
+            return self._default_replaces(number, piece, set())
+        return self._replaces(other, number, piece)
 
-    def _boxes(self, number: int, version: int) -> Iterator[_Box]:
-        sources, destinations, entries = self._shapes[version][number]
-        for first, last, carried in _STRETCHES:
-            apps = self._rules[number].apps & carried
-            if not apps:
+    def _may_meet(self, other: int, number: int) -> bool:
+        """Both may hold in one place."""
+        return _where(self._rules[other]).may_meet(self._rules[number].where)
+
+    def _default_replaces(self, number: int, piece: _Piece, takers: set[int]) -> bool:
+        """The defaults that a rule's flows come to do the same with a piece of it; they are added to `takers`."""
+        rule = self._rules[number]
+        for beyond, default in self._defaults:
+            if not _where(default).may_meet(rule.where):
                 continue
-            for low, high in entries:
-                if low > last or high < first:
-                    continue
-                span = (max(low, first), min(high, last))
-                for source, destination in itertools.product(sources, destinations):
-                    self._spend(1)
-                    yield _Box((source, destination, span), apps, carried)
+            # The gateway's own traffic is allowed where no rule says otherwise.
+            if _where(rule).may_be_hosts or not _same(rule, default, piece.carried):
+                return False
+            takers.add(beyond)
+            # Without `from_zone` it leaves out what the gateway itself sends.
+            if _where(default).from_zones and _where(default).covers(rule.where):
+                break
+        return True
+
+    def _replaces(self, other: int, number: int, piece: _Piece) -> bool:
+        """One does the same as another with a piece of that."""
+        return other not in self._dead and _same(self._rules[number], self._rules[other], piece.carried)
+
+    def _shared(self, other: int, piece: _Piece) -> _Piece:
+        """What a rule has of a piece."""
+        sources, destinations, entries = self._overlaps.of(other)
+        self._work.spend(_STEP + (len(piece.sources) + len(piece.destinations)) // 4)
+        return piece._replace(
+            sources=common(piece.sources, sources),
+            destinations=common(piece.destinations, destinations),
+            entries=common(piece.entries, entries),
+            apps=piece.apps & self._rules[other].apps,
+        )
+
+    def _pieces(self, number: int) -> list[_Piece]:
+        self._work.spend(_STEP)
+        sources, destinations, entries = self._overlaps.of(number)
+        apps = self._rules[number].apps
+        pieces = (
+            _Piece(sources, destinations, own, apps & carried, carried) for carried, own in _by_choice(tuple(entries))
+        )
+        return [piece for piece in pieces if piece.apps and any(piece.families)]
 
 
-class _Overlaps:
-    """Which rules have something in common with a range."""
-
-    def __init__(self, spans_of: Iterable[Sequence[_Span]]) -> None:
-        edges = {0: 0}
-        for index, spans in enumerate(spans_of):
-            for low, high in spans:
-                # A rule's own spans neither overlap nor touch.
-                for edge in (low, high + 1):
-                    edges[edge] = edges.get(edge, 0) ^ 1 << index
-        self._edges = sorted(edges)
-        self._sets: list[int] = list(itertools.accumulate((edges[edge] for edge in self._edges), operator.xor))
-        self._known: dict[_Span, int] = {}
-
-    def at(self, point: int) -> int:
-        """Set of the rules that have a point."""
-        return self._sets[bisect_right(self._edges, point) - 1]
-
-    def of(self, spans: Iterable[_Span], spend: Callable[[int], None]) -> int:
-        """Set of the rules. `spend` is told the work before it is done."""
-        return functools.reduce(operator.or_, (self._of(span, spend) for span in spans), 0)
-
-    def _of(self, span: _Span, spend: Callable[[int], None]) -> int:
-        if span not in self._known:
-            first, end = bisect_right(self._edges, span[0]) - 1, bisect_right(self._edges, span[1])
-            spend(1 + (end - first) // _UNIONS)
-            self._known[span] = functools.reduce(operator.or_, self._sets[first:end], 0)
-        return self._known[span]
-
-
-def _bits(rules: int) -> Iterator[int]:
-    """Indices of a set's rules, in order."""
-    while rules:
-        low = rules & -rules
-        yield low.bit_length() - 1
-        rules ^= low
+@lru_cache(1024)
+def _by_choice(entries: tuple[int, ...]) -> list[tuple[int, Edges]]:
+    """Of some entries, those that stand for flows, by the application protocols that these may be."""
+    found = ((carried, common(entries, own)) for carried, own in _ENTRIES.items())
+    return [(carried, own) for carried, own in found if own]
 
 
 def _where(rule: Rule) -> Where:
@@ -339,36 +351,13 @@ def _same(rule: Rule, other: Rule, carried: int) -> bool:
     )
 
 
-def _addresses(networks: Sequence[Network], version: int) -> list[_Span]:
-    if not networks:
-        return [(0, (1 << _BITS[version]) - 1)]
-    return merged(
-        (int(network.network_address), int(network.broadcast_address))
-        for network in networks
-        if network.version == version
-    )
-
-
-def _block(shape: tuple[Sequence[_Span], ...], where: Sequence[_Span]) -> _Block | None:
-    """The first block of a rule that meets three ranges, None when none does."""
-    found: list[_Span] = []
-    for spans, (low, high) in zip(shape, where, strict=True):
-        at = 0 if len(spans) == 1 else bisect_left(spans, low, key=operator.itemgetter(1))
-        if at == len(spans) or spans[at][0] > high or spans[at][1] < low:
-            return None
-        found.append(spans[at])
-    return found[0], found[1], found[2]
-
-
-def _outside(box: _Box, block: Sequence[_Span], apps: int) -> Iterator[_Box]:
-    """What is left of a box when a block that meets it is cut out; of what is within, `apps`."""
-    inner = list(box.spans)
-    for side, (low, high) in enumerate(block):
-        first, last = inner[side]
-        for piece in ((first, low - 1), (high + 1, last)):
-            if piece[0] <= piece[1]:
-                spans = [*inner[:side], piece, *inner[side + 1 :]]
-                yield box._replace(spans=(spans[0], spans[1], spans[2]))
-        inner[side] = (max(first, low), min(last, high))
-    if apps:
-        yield _Box((inner[0], inner[1], inner[2]), apps, box.carried)
+def _outside(piece: _Piece, shared: _Piece, apps: int) -> list[_Piece]:
+    """What is left of a piece when some of it is cut out; of what is within, `apps`."""
+    sources, destinations, entries = shared[:3]
+    left = [
+        piece._replace(sources=without(piece.sources, sources)),
+        piece._replace(sources=sources, destinations=without(piece.destinations, destinations)),
+        piece._replace(sources=sources, destinations=destinations, entries=without(piece.entries, entries)),
+        shared._replace(apps=apps),
+    ]
+    return [each for each in left if each.apps and any(each.families)]

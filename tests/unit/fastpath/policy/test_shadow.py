@@ -325,12 +325,21 @@ def test_many_prefixes_beneath_one() -> None:
     assert "shadowed" not in "".join(found(*parts[:100], *parts[101:], rule(D, "10.0.0.0/16")))
 
 
-def test_wide_ranges_over_many_edges_are_work_too() -> None:
-    crowd = rule(A, " ".join(f"10.{n >> 7}.{2 * n & 255}.0/24" for n in range(2000)), ports="1")
-    policy = Policy((crowd, rule(D, "0.0.0.0/0", ports="2")))
-    assert lint(policy, rule_work=200)[-1].kind == Kind.UNKNOWN
-    # Its denial is the default's.
-    assert lint(policy)[-1].kind == Kind.REDUNDANT
+def test_many_rules_within_a_wide_one_are_work_too() -> None:
+    crowd = [rule(D, f"10.{n >> 7}.{2 * n & 255}.0/24", ports="1") for n in range(1000)]
+    for ports, kind in (("1-2", Kind.UNKNOWN), ("2", Kind.REDUNDANT)):
+        policy = Policy((rule(D, "0.0.0.0/0", ports=ports), *crowd))
+        assert lint(policy, rule_work=500)[0].kind == kind
+    # Its denial is the default's, and that of the others.
+    assert lint(policy)[0].kind == Kind.REDUNDANT
+
+
+def test_what_wide_rules_do_not_have_in_common_costs_nothing() -> None:
+    allowed = [rule(A, f"10.{n >> 8}.{n & 255}.0/24", "10.0.0.0/8", ports="1") for n in range(3000)]
+    assert lint(Policy((rule(D, "10.0.0.0/8", ports="1"), *allowed)), rule_work=5000)[-1].kind == Kind.SHADOWED
+    assert lint(Policy((*allowed, rule(D, "192.168.0.0/16", ports="1"))), rule_work=200) == [
+        Finding(Kind.REDUNDANT, 3001, (0,))
+    ]
 
 
 def test_types_and_codes_shadow() -> None:
