@@ -19,7 +19,7 @@ from fastpath.accelerate import Acceleration, refuse
 from fastpath.attach import Attachment, detach, hook_of, netlink
 from fastpath.commands import Commands
 from fastpath.config import Config
-from fastpath.document import Problems, without_collector
+from fastpath.document import Problems
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.history import History, HistoryError
 from fastpath.hits import HitsError, Ledger
@@ -56,8 +56,7 @@ def compile_source(config: Config, reader: Reader | None = None, compiler: Compi
     """
     source = read_what_can_be(config.policy, problems := Problems())
     policy = (reader or Reader(tuple(config.zones))).read(config.policy, source, config.rule_digest, problems)
-    with without_collector():
-        return Compiled((compiler or Compiler()).compile(policy), source)
+    return Compiled((compiler or Compiler()).compile(policy), source)
 
 
 def need_root() -> None:

@@ -119,13 +119,20 @@ MS_INLINE void rejudge(struct ms_packet *p, struct ms_session *s, struct ms_conf
 
 	count(MS_STAT_REJUDGED);
 	remember_zones(s, state, direction_of(s, p));
-	if (closed(s) ||
-	    ((s->flags & MS_SESSION_HOST) && (word_rule(walk->word) == 0 || old_reason == MS_REASON_FAILSAFE))) {
-		/* The number that its rule had stands for another one now. */
-		__u64 rule = closed(s) ? word_rule(walk->word) : 0;
-		__u64 word = (old & keep) | rule << MS_WORD_RULE | (__u64)cfg->revision << MS_WORD_REVISION;
+	/* The number that its rule had stands for another one now. */
+	if (closed(s)) {
+		__u64 word = (old & keep) | (walk->word & ~keep);
 		hits_divide(s, word);
 		s->verdict = word;
+		return;
+	}
+	/* As it is judged first: whatever a rule said of it is over. */
+	if ((s->flags & MS_SESSION_HOST) && (word_rule(walk->word) == 0 || old_reason == MS_REASON_FAILSAFE)) {
+		__u64 reason = old_reason == MS_REASON_FAILSAFE ? MS_REASON_FAILSAFE : MS_REASON_HOST;
+		__u64 word = make_word(MS_VERDICT_ALLOW, MS_SCOPE_NONE, 0, reason, 0, cfg->revision);
+		hits_divide(s, word);
+		s->verdict = word;
+		s->rule_hash = 0;
 		return;
 	}
 	int same = walk->hash && walk->hash == s->rule_hash;

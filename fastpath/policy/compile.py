@@ -28,7 +28,7 @@ from functools import cached_property
 
 from fastpath import abi
 from fastpath.abi import Index, Limit, PolicyKey
-from fastpath.document import InvalidDocumentError, Network, Problem
+from fastpath.document import InvalidDocumentError, Network, Problem, without_collector
 from fastpath.policy.evaluate import Walk, decide
 from fastpath.policy.icmp import has_types, type_text
 from fastpath.policy.model import (
@@ -320,10 +320,11 @@ class Compiler:
 
     def compile(self, policy: Policy) -> Tables:
         """Its tables. PolicyTooLargeError when they would not fit the kernel's; what was compiled before stays."""
-        build = self._last.changed(policy) if self._last is not None else None
-        if build is None:
-            build = _Build.of(policy)
-        tables = build.tables()
+        with without_collector():
+            build = self._last.changed(policy) if self._last is not None else None
+            if build is None:
+                build = _Build.of(policy)
+            tables = build.tables()
         self._last = build
         return tables
 

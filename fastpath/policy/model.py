@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import ipaddress
 import re
@@ -277,20 +278,19 @@ class Rule:
         rule files, whatever its name or place in the policy. A session judged by a rule of the same hash is
         not judged again after a reload.
         """
-        meaning = (
-            self.sources.digest,
-            self.destinations.digest,
-            sorted(set(self.protocols)),
-            merged(self.ports) if self.udp_ports is None else (merged(self.ports), merged(self.udp_ports)),
-            self.apps,
-            int(self.action),
-            self.flags,
-            # In order: the first rule that matches decides, across the files.
-            [(use.name, use.digest) for use in self.rule_files],
-            *([merged(self.icmp_types), merged(self.icmp6_types)] if self.icmp_types or self.icmp6_types else []),
-            *([] if self.where is None else [self.where.meaning]),
-        )
-        return int.from_bytes(hashlib.sha256(repr(meaning).encode()).digest()[:4], "big") or 1
+        meaning = hashlib.sha256(self.sources.digest + self.destinations.digest)
+        meaning.update(_traffic(self.protocols, self.ports, self.udp_ports, self.icmp_types, self.icmp6_types))
+        # In order: the first rule that matches decides, across the files.
+        files = [(use.name, use.digest) for use in self.rule_files]
+        where = None if self.where is None else self.where.meaning
+        meaning.update(repr((self.apps, int(self.action), self.flags, files, where)).encode())
+        return int.from_bytes(meaning.digest()[:4], "big") or 1
+
+
+@functools.lru_cache(4096)
+def _traffic(protocols: tuple[int, ...], *ranges: tuple[tuple[int, int], ...] | None) -> bytes:
+    """Protocols with their ports and types, the same for those that mean the same."""
+    return repr((sorted(set(protocols)), [None if each is None else merged(each) for each in ranges])).encode()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fastpath import abi
 from fastpath.abi import Action, Status, Verdict
 from fastpath.policy.evaluate import evaluate
 from fastpath.policy.model import Policy, Rule
-from tests.bpf.harness import Flow, Kernel, judged, mapped, rule
+from tests.bpf.harness import GATEWAY, Flow, Kernel, judged, mapped, rule
 from tests.unit.fastpath.policy.test_compile import ADDRESSES, EDGES, defaults, packets, random_policy, rules
 
 pytestmark = pytest.mark.root
@@ -230,3 +230,12 @@ def test_what_is_known_of_a_session_is_used(kernel: Kernel, flow: Flow) -> None:
     assert judged(kernel.send(flow.data(b"body", 30)).entry) == "allow protocol 2"
     kernel.policy(rule("tls", "allow", tcp=80, app="tls"))
     assert kernel.send(flow.data(b"body", 30)).said == "drop default"
+
+
+def test_the_gateways_own_flow_is_allowed_again_when_its_rule_is_gone(kernel: Kernel, version: int) -> None:
+    own = Flow(version, client=GATEWAY[version])
+    kernel.policy(rule("own", "deny", tcp=80))
+    assert judged(kernel.send(own.segment("S"), "ms_egress", interface="seg1").entry) == "deny policy 1"
+    kernel.policy(rule("other", "deny", tcp=81))
+    outcome = kernel.send(own.segment("S"), "ms_egress", interface="seg1")
+    assert (outcome.said, judged(outcome.entry)) == ("pass", "allow host 0")
