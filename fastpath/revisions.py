@@ -107,7 +107,7 @@ class Revisions:
         values = list(tables.page_values())
         pages = Map.array("pol_page", b"".join(values), len(values))
         self._slots.update(slot, pages.fd.to_bytes(4, sys.byteorder))
-        replaced = self._hits.replace(revision, len(tables.policy.rules))
+        replaced = self._hits.replace(revision, tables.policy.last)
         self.settings.revision = revision
         if not self._begun:
             # The zones of whoever was here before may have been others.

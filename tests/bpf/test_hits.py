@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fastpath import abi
-from fastpath.abi import Action
+from fastpath.abi import Action, Zone
 from fastpath.hits import Figures, Hits, Ledger
-from fastpath.policy.model import Default, Policy, Rule
+from fastpath.policy.model import Default, PairDefault, Policy, Rule
 from fastpath.policy.names import write_names
 from fastpath.word import Word
 from tests.bpf.harness import Flow, Kernel, judged, key_of, rule
@@ -36,12 +36,12 @@ class Counting:
         self.ledger = Ledger(kernel.pins, self._run_dir, folder / "state")
         self.ledger.reset()
 
-    def policy(self, *rules: Rule, default: str = "deny") -> int:
+    def policy(self, *rules: Rule, default: str = "deny", pairs: tuple[PairDefault, ...] = ()) -> int:
         """Apply one, always as a new revision."""
-        policy = Policy(rules, Default(Action[default.upper()]))
+        policy = Policy(rules, Default(Action[default.upper()]), defaults=pairs, zones=("lan", "dmz"))
         revision = self.kernel.apply(policy)
         write_names(self._run_dir, revision, policy)
-        self._ids[revision] = ["default", *(each.id for each in rules)]
+        self._ids[revision] = ["default", *(each.id for each in (*rules, *pairs))]
         if self.kernel.replaced is not None:
             self.ledger.take_over(self.kernel.replaced, self._ids[revision])
         return revision
@@ -93,6 +93,15 @@ def test_live_sessions_count(counting: Counting, flow: Flow) -> None:
     sizes = [len(packet) - 14 for packet in (*flow.handshake(), data)]
     assert counting.hits().rules["web"].bytes == sum(sizes)
     assert counting.live() == {"web": 1, "no": 1, "default": 1}
+
+
+def test_defaults_of_pairs_of_zones_count(counting: Counting, flow: Flow) -> None:
+    indexes = (counting.kernel.namespace.ifindex[name] for name in ("seg0", "seg1"))
+    counting.kernel.manage(*indexes, zones=[int(Zone.FIRST), int(Zone.FIRST) + 1])
+    counting.policy(DNS, pairs=(PairDefault(Action.ALLOW, from_zone="lan", to_zone="dmz"),))
+    counting.kernel.send(flow.segment("S"))
+    assert counting.delete(flow, 6) == 1
+    assert counting.figures() == {"default:lan>dmz": (1, 1)}
 
 
 def test_segments_of_a_super_packet_count(counting: Counting, flow: Flow) -> None:

@@ -444,7 +444,7 @@ def test_a_pinned_table_of_another_shape_is_not_used(gateway: Gateway) -> None:
         time.sleep(0.1)
     gateway.wait_ready()
     assert Map.open(table).shape == pins.table.shape
-    assert sorted(path.name for path in pins.base.iterdir()) == sorted(["sessions", pins.directory.name])
+    assert sorted(path.name for path in pins.base.iterdir()) == sorted(["hits", "sessions", pins.directory.name])
     assert judges(gateway.lab)
     assert {session["dport"] for session in gateway.sessions()} >= {7001, 7009}
 
@@ -544,7 +544,7 @@ def test_two_gateways_side_by_side(gateway: Gateway) -> None:
     [
         ("", "", 0),
         ("\tMS_VERDICT_DRAIN = 5,\n", "\tMS_VERDICT_DRAIN = 5,\n\tMS_VERDICT_LATER = 6,\n", 1),
-        ("struct ms_prefix {\n\t__u32 prefixlen;", "struct ms_prefix {\n\t__u32 other;", 1),
+        ("struct ms_policy {\n\t__u32 ipv4;", "struct ms_policy {\n\t__u32 other;", 1),
         ("Decision on a session", "Decision on the session", 1),
     ],
     ids=["as committed", "enum", "struct", "comment"],
