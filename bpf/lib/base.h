@@ -27,6 +27,8 @@ struct ms_untracked {
 /* Last in a loop's body. Kernels before 6.3 refuse a loop that is closed by falling through ("back-edge"),
  * which is how the compiler lays it out; a jump may close it. */
 #define ms_jump_back() asm volatile("goto +0" ::: "memory")
+/* First in the body of a loop that the compiler would end by reading what the next turn begins with: behind the jump. */
+#define ms_turn() asm volatile("" ::: "memory")
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define ms_le32(x) (x)

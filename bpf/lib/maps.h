@@ -115,7 +115,10 @@ BPF_TABLE("prog", __u32, __u32, progs, MS_PROG_MAX);
 typedef __u32 ms_policy_page[MS_POLICY_PAGE];
 BPF_F_TABLE("array", __u32, ms_policy_page, pol_page_t, 1, MS_BPF_F_INNER_MAP);
 BPF_ARRAY_OF_MAPS(pol_page, "pol_page_t", 2);
-BPF_F_TABLE("array", __u32, struct ms_hits, hits_t, 1, MS_BPF_F_INNER_MAP);
+/* Of the same size but no struct: where the template has the type information of a struct and the map put in its
+ * place has none, kernels before 6.3 find them different. */
+typedef __u64 ms_hits_words[sizeof(struct ms_hits) / 8];
+BPF_F_TABLE("array", __u32, ms_hits_words, hits_t, 1, MS_BPF_F_INNER_MAP);
 BPF_TABLE(MS_HITS_TYPE, int, int, hits, MS_HITS_SLOTS);
 
 MS_INLINE struct ms_session *sessions_lookup(struct ms_key *key)

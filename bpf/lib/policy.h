@@ -107,6 +107,7 @@ MS_INLINE void find_classes(struct ms_walk_state *w, void *pages, struct ms_poli
 	}
 #pragma nounroll
 	for (int n = 0; n < 4 * MS_INDEX_LEVELS; n++) {
+		ms_turn();
 		if (!((w->class[0] | w->class[1]) & MS_INDEX_DEPTH))
 			break;
 #pragma unroll
@@ -377,6 +378,7 @@ MS_INLINE int policy_walk(struct __sk_buff *skb, struct ms_config *cfg, struct m
 	page = page_to;
 #pragma nounroll
 	for (int n = 0; n < MS_POLICY_TURNS; n++) {
+		ms_turn();
 		__u32 left = w->left;
 		if (!(left & 0xff)) {
 			if (left) {
