@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,31 @@ import grpc
 MAX_MESSAGE = 64 * 1024 * 1024
 TIMEOUT = float(os.environ.get("LAB_GRPC_TIMEOUT", "5"))
 CALL = re.compile(r"(?P<method>[\w.]+/\w+)(?:\*(?P<count>\d+))?(?::(?P<size>\d+))?")
+
+
+class Connectivity:
+    """What the channel says of its connection, so that no call is made on one that is gone."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.state: grpc.ChannelConnectivity | None = None
+        self.changed = threading.Condition()
+        channel.subscribe(self.take)
+
+    def take(self, state: grpc.ChannelConnectivity) -> None:
+        """Called by grpc, in a thread of its own, for each state."""
+        with self.changed:
+            self.state = state
+            self.changed.notify_all()
+
+    def lost(self) -> bool:
+        """Wait until the channel has noticed that its connection is lost; False after TIMEOUT.
+
+        A call learns of a reset before the channel does: one made in between goes to the
+        dead connection and fails as well ("sendmsg: Broken pipe").
+        """
+        ready = grpc.ChannelConnectivity.READY
+        with self.changed:
+            return self.changed.wait_for(lambda: self.state is not ready, TIMEOUT)
 
 
 def body(method: str, size: int, index: int = 0) -> bytes:
@@ -80,9 +106,13 @@ def main() -> int:
         ("grpc.enable_retries", 0),
     ]
     with grpc.insecure_channel(sys.argv[1], options=options) as channel:
+        connectivity = Connectivity(channel)
         for call in sys.argv[2:]:
-            sys.stdout.write(json.dumps(perform(channel, call)) + "\n")
+            answer = perform(channel, call)
+            sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
+            if answer["status"] == grpc.StatusCode.UNAVAILABLE.name:
+                connectivity.lost()
     return 0
 
 
