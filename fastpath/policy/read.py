@@ -5,83 +5,41 @@ configs/policy.yaml shows every field. What is not known here is refused, never 
 
 from __future__ import annotations
 
-import enum
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fastpath.abi import Action, Protocol
 from fastpath.document import Node, Problem, Problems, compose, decode, without_collector
 from fastpath.policy.ethertypes import read_ethertypes
 from fastpath.policy.fields import Fields, place
 from fastpath.policy.groups import MAX_NETWORKS, Groups
 from fastpath.policy.model import (
-    ANY_APP,
-    DEFAULT_PRIORITY,
-    MAX_PRIORITY,
     MAX_RULES,
-    RECOGNISED,
-    TCP,
-    UDP,
     Default,
-    Log,
-    PairDefault,
     Policy,
     Rule,
-    RuleFileUse,
-    all_protocols,
-    is_default,
-    protocol_name,
 )
 from fastpath.policy.pieces import Pieces, cut, height
-from fastpath.policy.services import Services, Traffic, carry_ports, protocols_and_ports
+from fastpath.policy.rules import (
+    RuleHash,
+    Shared,
+    Zones,
+    read_default,
+    read_defaults,
+    read_monitor,
+    read_rule,
+)
+from fastpath.policy.services import Services
 from fastpath.policy.source import Source, read_what_can_be
-from fastpath.policy.where import HOST, WHERE_FIELDS, read_where, zone_reader
-
-# Digest of a rule file's contents by its name, None when there is no such file.
-RuleHash = Callable[[str], str | None]
-# Names of the zones that gateway.yaml has; None where there is none to ask, and any name will do.
-Zones = Sequence[str] | None
 
 _DOCUMENT = ("default", "defaults", "mode", "ethertypes", "groups", "services", "rules")
-_ATTRIBUTES = ("deny_with", "log", "mode")
 # Rules composed at a time.
 _AT_ONCE = 5000
 # Whatever may be a name's.
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
-_OPTIONAL = (
-    *("description", "priority", "from", "to", "service", "proto", "ports", "types", "app", "rules"),
-    "on_inspector_down",
-    *WHERE_FIELDS,
-    *_ATTRIBUTES,
-)
-
-
-class _Mode(enum.Enum):
-    ENFORCE = enum.auto()
-    MONITOR = enum.auto()
-
-
-class _DenyWith(enum.Enum):
-    RESET = enum.auto()
-    DROP = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What all rules of a policy are read with."""
-
-    groups: Groups
-    services: Services
-    monitor: bool
-    default: Default
-    ethertypes: tuple[int, ...]
-    defaults: tuple[PairDefault, ...]
-    zones: Zones
 
 
 def load_policy(path: Path, rule_hash: RuleHash, zones: Zones = None) -> Policy:
@@ -104,10 +62,10 @@ class _Read:
     """
 
     frames: list[tuple[str, str]]
-    shared: _Shared
+    shared: Shared
     rules: Mapping[tuple[str, str], Rule]
 
-    def rules_under(self, shared: _Shared) -> Mapping[tuple[str, str], Rule]:
+    def rules_under(self, shared: Shared) -> Mapping[tuple[str, str], Rule]:
         """Those that are the same with other groups and services."""
         if shared is self.shared:
             return self.rules
@@ -158,7 +116,7 @@ class Reader:
         found = Problems()
         frames = [(each.head, each.tail) for each in cuts.values()]
         if self._last is not None and frames == self._last.frames:
-            shared: _Shared | None = self._last.shared
+            shared: Shared | None = self._last.shared
         else:
             shared = _shared(cuts, self._last.shared.groups if self._last else None, self._zones, found)
         if shared is None:
@@ -180,7 +138,7 @@ class Reader:
         return _policy((rule for _, rule in rules), shared, file)
 
 
-def _policy(rules: Iterable[Rule], shared: _Shared, file: str) -> Policy:
+def _policy(rules: Iterable[Rule], shared: Shared, file: str) -> Policy:
     return Policy(
         tuple(rules),
         shared.default,
@@ -191,7 +149,7 @@ def _policy(rules: Iterable[Rule], shared: _Shared, file: str) -> Policy:
     )
 
 
-def _shared(pieces: Mapping[str, Pieces], earlier: Groups | None, zones: Zones, found: Problems) -> _Shared | None:
+def _shared(pieces: Mapping[str, Pieces], earlier: Groups | None, zones: Zones, found: Problems) -> Shared | None:
     """Of what is not in the lists of rules; None where libyaml does not see the lists that we see."""
     roots: list[Node] = []
     for name, each in pieces.items():
@@ -213,7 +171,7 @@ def _is_cut(root: Node, pieces: Pieces) -> bool:
 
 
 def _read_rules(
-    file: str, pieces: Pieces, shared: _Shared, rule_hash: RuleHash, *, known: Mapping[tuple[str, str], Rule],
+    file: str, pieces: Pieces, shared: Shared, rule_hash: RuleHash, *, known: Mapping[tuple[str, str], Rule],
     found: Problems,
 ) -> tuple[list[tuple[int, Rule]], dict[tuple[str, str], Rule]] | None:  # fmt: skip
     """A file's rules with their indices, and those without problems; None where libyaml does not see the items that
@@ -242,7 +200,7 @@ def _read_rules(
             return None
         for (index, (first, key)), node in zip(some.items(), nodes, strict=True):
             before = len(found.found)
-            rule = made[index] = node.numbered(index).attempt(lambda node: _rule(node, shared, rule_hash))
+            rule = made[index] = node.numbered(index).attempt(lambda node: read_rule(node, shared, rule_hash))
             # Behind comments it begins further down, and would be told to be elsewhere the next time.
             if rule is not None and rule.line == first and len(found.found) == before:
                 sound[key] = rule
@@ -288,21 +246,21 @@ def _whole(
 
 def _read_frame(
     roots: Sequence[Node], zones: Zones, *, complete: bool, earlier: Groups | None = None
-) -> tuple[_Shared, list[Node]]:
+) -> tuple[Shared, list[Node]]:
     """Of all documents together all but the rules, and their lists."""
     attempts = [root.attempt(lambda root: root.mapping(optional=_DOCUMENT)) for root in roots]
     files = [fields for fields in attempts if fields is not None]
     complete = complete and len(files) == len(roots)
     names = ("default", "defaults", "mode", "ethertypes")
     top = Fields({name: node for name in names for node in _only(files, name)})
-    monitor = _monitor(top, absent=False)
-    shared = _Shared(
+    monitor = read_monitor(top, absent=False)
+    shared = Shared(
         Groups([fields["groups"] for fields in files if "groups" in fields], complete=complete, earlier=earlier),
         Services([fields["services"] for fields in files if "services" in fields], complete=complete),
         monitor,
-        top.one("default", lambda node: _default(node, monitor), Default(monitor=monitor)),
+        top.one("default", lambda node: read_default(node, monitor), Default(monitor=monitor)),
         top.one("ethertypes", read_ethertypes, ()),
-        top.one("defaults", lambda node: _defaults(node, monitor, zones), ()),
+        top.one("defaults", lambda node: read_defaults(node, monitor, zones), ()),
         zones,
     )
     lists = [fields["rules"] for fields in files if "rules" in fields]
@@ -319,7 +277,7 @@ def _only(files: Sequence[dict[str, Node]], name: str) -> list[Node]:
     return nodes[:1]
 
 
-def _all_rules(lists: Sequence[Node], shared: _Shared, rule_hash: RuleHash, problems: Problems) -> list[Rule]:
+def _all_rules(lists: Sequence[Node], shared: Shared, rule_hash: RuleHash, problems: Problems) -> list[Rule]:
     rules: list[tuple[int, Rule]] = []
     count = 0
     for node in lists:
@@ -329,7 +287,7 @@ def _all_rules(lists: Sequence[Node], shared: _Shared, rule_hash: RuleHash, prob
             node.report(f"{count} rules; {MAX_RULES} is the most")
             break
         for index, item in enumerate(items):
-            rule = item.attempt(lambda node: _rule(node, shared, rule_hash))
+            rule = item.attempt(lambda node: read_rule(node, shared, rule_hash))
             if rule is not None:
                 rules.append((index, rule))
     _check_together(rules, problems)
@@ -361,156 +319,3 @@ def _check_together(rules: Iterable[tuple[int, Rule]], problems: Problems) -> No
         if networks > MAX_NETWORKS:
             report(rule, index, f"the rules up to here come to more than {MAX_NETWORKS} prefixes in `from` and `to`")
             return
-
-
-def _default(node: Node, monitor: bool) -> Default:
-    if not node.is_mapping:
-        return Default(_answer(node), monitor=monitor)
-    return Default(**_default_attributes(Fields(node.mapping(optional=("action", *_ATTRIBUTES))), monitor))
-
-
-def _default_attributes(fields: Fields, monitor: bool) -> dict[str, Any]:
-    return {
-        "action": fields.one("action", _answer, Action.DENY),
-        # Silence by default: an answer to a scan is a map of the network.
-        "reset": fields.one("deny_with", lambda value: value.choice(_DenyWith), _DenyWith.DROP) == _DenyWith.RESET,
-        "log": _log(fields),
-        "monitor": _monitor(fields, absent=monitor),
-    }
-
-
-def _answer(node: Node) -> Action:
-    return node.choice(Action, allowed=(Action.ALLOW, Action.DENY))
-
-
-def _defaults(node: Node, monitor: bool, zones: Zones) -> tuple[PairDefault, ...]:
-    read = (item.attempt(lambda item: _pair_default(item, monitor, zones)) for item in node.items())
-    found: dict[str, PairDefault] = {}
-    for item, each in zip(node.items(), read, strict=True):
-        if each is None:
-            continue
-        if (other := found.setdefault(each.id, each)) is not each:
-            item.report(f"this pair of zones has its default in line {other.line} already")
-    return tuple(found.values())
-
-
-def _pair_default(node: Node, monitor: bool, zones: Zones) -> PairDefault:
-    fields = Fields(nodes := node.mapping(required=("action",), optional=("from_zone", "to_zone", *_ATTRIBUTES)))
-    if not nodes.keys() & {"from_zone", "to_zone"}:
-        node.report("names no zone: that is `default`")
-    from_zone, to_zone = (fields.one(name, zone_reader(zones), "") for name in ("from_zone", "to_zone"))
-    if from_zone == to_zone == HOST:
-        node.report("never matches: the gateway's own traffic to itself goes nowhere")
-    return PairDefault(
-        **_default_attributes(fields, monitor), from_zone=from_zone, to_zone=to_zone, line=node.line, file=node.file
-    )
-
-
-def _rule(node: Node, shared: _Shared, rule_hash: RuleHash) -> Rule:
-    fields = Fields(nodes := node.mapping(required=("id", "action"), optional=_OPTIONAL))
-    rule_id = fields.one("id", _id, "")
-    action = nodes["action"].choice(Action)
-    over = _traffic(fields, shared.services)
-    protocols = over.protocols
-    apps = fields.some("app", _app)
-    sources = shared.groups.networks(fields.some("from", shared.groups.member))
-    destinations = shared.groups.networks(fields.some("to", shared.groups.member))
-    if sources and destinations and not sources.versions & destinations.versions:
-        fields.report("to", "never matches: `from` and `to` have no address family in common")
-    may_be_tcp = not protocols or TCP in protocols
-    named = "service" if "service" in fields else "proto"
-    # A broken `proto` or `service` was reported already; what hangs on it would only repeat that.
-    if protocols or named not in fields:
-        if "app" in fields and not carry_ports(protocols):
-            fields.report("app", "needs `proto: tcp`, `udp` or both, and no other")
-        if apps and carry_ports(protocols):
-            _check_carried(fields, protocols, apps)
-        if action == Action.INSPECT and protocols and not set(protocols) & {TCP, UDP}:
-            fields.report(named, "only tcp and udp can be inspected")
-    with_ = fields.one("deny_with", lambda value: value.choice(_DenyWith), None)
-    if with_ == _DenyWith.RESET and not may_be_tcp:
-        fields.report("deny_with", "only tcp can be reset")
-    if "rules" in fields and action != Action.INSPECT:
-        fields.report("rules", "rule files belong to `action: inspect`")
-    where = read_where(fields, shared.zones)
-    return Rule(
-        id=rule_id,
-        action=action,
-        sources=sources,
-        destinations=destinations,
-        protocols=protocols,
-        ports=over.ports,
-        udp_ports=over.udp_ports,
-        icmp_types=over.icmp_types,
-        icmp6_types=over.icmp6_types,
-        apps=sum({1 << app for app in apps}) if apps else ANY_APP,
-        where=where,
-        rule_files=fields.some("rules", lambda value: _rule_file(value, rule_hash)),
-        # Also of an allow rule: an exception may deny its flows.
-        reset=may_be_tcp and with_ != _DenyWith.DROP,
-        log=_log(fields),
-        monitor=_monitor(fields, absent=shared.monitor),
-        down_allow=fields.one(
-            "on_inspector_down",
-            _answer,
-            Action.DENY,
-        )
-        == Action.ALLOW,
-        priority=fields.one("priority", lambda value: value.integer(0, MAX_PRIORITY), DEFAULT_PRIORITY),
-        description=fields.one("description", lambda value: value.text(), ""),
-        line=node.line,
-        file=node.file,
-    )
-
-
-def _traffic(fields: Fields, services: Services) -> Traffic:
-    if "service" not in fields:
-        product = protocols_and_ports(fields)
-        return Traffic(product.protocols, product.ports, None, product.icmp_types, product.icmp6_types)
-    if "proto" in fields or "ports" in fields or "types" in fields:
-        fields.report("service", "stands in place of `proto`, `ports` and `types`: write it or them")
-    return services.traffic(fields.some("service", services.name))
-
-
-def _log(fields: Fields) -> Log:
-    return fields.one("log", lambda node: node.choice(Log), Log.DENY)
-
-
-def _monitor(fields: Fields, *, absent: bool) -> bool:
-    mode = fields.one("mode", lambda node: node.choice(_Mode), None)
-    return absent if mode is None else mode == _Mode.MONITOR
-
-
-def _id(node: Node) -> str:
-    value = node.text(max_length=128)
-    if not value.isprintable():
-        raise node.fail("an id is printable text")
-    if is_default(value):
-        raise node.fail(f"{value[:40]!r} is what records call a default")
-    return value
-
-
-def _app(node: Node) -> Protocol:
-    app = node.choice(Protocol, allowed=(p for p in Protocol if p not in {Protocol.NONE, Protocol.ICMP, Protocol.MAX}))
-    if app not in RECOGNISED:
-        name = app.name.lower()
-        raise node.fail(f"{name} is not recognised yet, the rule would never match: such flows are `unknown`")
-    return app
-
-
-def _check_carried(fields: Fields, protocols: tuple[int, ...], apps: tuple[Protocol, ...]) -> None:
-    idle = [number for number in sorted(set(protocols)) if not any(all_protocols(number) >> app & 1 for app in apps)]
-    if idle:
-        fields.report("app", f"never matches over {' and '.join(map(protocol_name, idle))}")
-        return
-    for app in apps:
-        if not any(all_protocols(number) >> app & 1 for number in protocols):
-            fields.report("app", f"{app.name.lower()} never runs over {' or '.join(map(protocol_name, protocols))}")
-
-
-def _rule_file(node: Node, rule_hash: RuleHash) -> RuleFileUse:
-    name = node.text(max_length=128)
-    digest = rule_hash(name)
-    if digest is None:
-        raise node.fail(f"there is no rule file {name!r}")
-    return RuleFileUse(name, digest)

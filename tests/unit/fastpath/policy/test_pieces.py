@@ -181,14 +181,14 @@ def reread(
     """Ids of the rules that are read when one policy follows another."""
     reader, read_ids = Reader(), []
     reader.read(Path("p"), file(first), DIGESTS.get)
-    real = read_module._rule
+    real = read_module.read_rule
 
     def rule(*given: Any) -> Any:
         made = real(*given)
         read_ids.append(made.id)
         return made
 
-    monkeypatch.setattr(read_module, "_rule", rule)
+    monkeypatch.setattr(read_module, "read_rule", rule)
     reader.read(Path("p"), file(second), (digests or DIGESTS).get)
     return read_ids
 
