@@ -27,7 +27,7 @@ from fastpath.libbpf import Map
 from fastpath.loader.pins import Pins, Table, remove_tree
 from fastpath.policy.compile import Compiler, Sizes, Tables
 from fastpath.policy.model import DEFAULT_ID
-from fastpath.policy.names import write_names
+from fastpath.policy.names import Naming, write_names
 from fastpath.policy.read import Reader
 from fastpath.policy.source import Source, read_what_can_be
 from fastpath.revisions import Revisions
@@ -109,6 +109,7 @@ class Gateway:
         self.pins = pins_of(config)
         self.reader = Reader(tuple(config.zones))
         self.compiler = Compiler()
+        self.naming = Naming()
         self.compiled = False
         # Of the policy in force: rules, digest of its files; why the history lacks it, if it does.
         self.rules = 0
@@ -161,7 +162,7 @@ class Gateway:
         revision = self.revisions.next(_read_number(floor_file) or _newest_revision(history))
         # Names first: an event of the new revision may come at once. And what can fail before what cannot be undone.
         config.run_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        write_names(config.run_dir, revision, tables.policy)
+        write_names(config.run_dir, revision, tables.policy, self.naming)
         floor_file.write_text(f"{revision}\n")
         replaced = self.revisions.apply(tables, revision)
         self.rules = len(tables.policy.rules)
@@ -169,7 +170,7 @@ class Gateway:
         log.info("policy %s: revision %d, %s", config.policy, revision, tables.sizes)
         if replaced is not None:
             with _told():
-                self.ledger.take_over(replaced, [DEFAULT_ID, *(rule.id for rule in tables.policy.rules)])
+                self.ledger.take_over(replaced, [DEFAULT_ID, *tables.policy.ids])
         uses = {use.name: use.digest for rule in tables.policy.rules for use in rule.rule_files}
         self.unkept = None
         try:

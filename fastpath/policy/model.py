@@ -6,6 +6,7 @@ import enum
 import functools
 import hashlib
 import ipaddress
+import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -347,12 +348,17 @@ class Policy:
     ethertypes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rules", tuple(sorted(self.rules, key=lambda rule: rule.priority)))
+        object.__setattr__(self, "rules", tuple(sorted(self.rules, key=operator.attrgetter("priority"))))
 
     @property
     def last(self) -> int:
         """The highest number."""
         return len(self.rules) + len(self.defaults)
+
+    @property
+    def ids(self) -> list[str]:
+        """By number, from 1 on."""
+        return [*(rule.id for rule in self.rules), *(each.id for each in self.defaults)]
 
     def decider(self, number: int) -> Rule | Default:
         """By its number. IndexError where there is none."""
@@ -366,10 +372,15 @@ class Policy:
         fitting = (number for number, each in enumerate(self.defaults, len(self.rules) + 1) if each.fits(context))
         return next(fitting, 0)
 
+    @cached_property
+    def _wheres(self) -> list[Where]:
+        """Conditions of rules on where they hold, each once, in order."""
+        return [where for where in dict.fromkeys(rule.where for rule in self.rules) if where is not None]
+
     @property
     def asks_for_zones(self) -> bool:
         """The gateway has to look up where flows go."""
-        return bool(self.defaults) or any(rule.where is not None and rule.where.asks_for_zones for rule in self.rules)
+        return bool(self.defaults) or any(where.asks_for_zones for where in self._wheres)
 
     @cached_property
     def zone_numbers(self) -> dict[str | None, int]:
@@ -377,7 +388,7 @@ class Policy:
         behind its own.
         """
         named = [
-            *(zone for rule in self.rules if rule.where for zone in (*rule.where.from_zones, *rule.where.to_zones)),
+            *(zone for where in self._wheres for zone in (*where.from_zones, *where.to_zones)),
             *(zone for each in self.defaults for zone in (each.from_zone, each.to_zone) if zone),
         ]
         return zone_numbers([*self.zones, *named])

@@ -7,7 +7,9 @@ in other processes and while newer revisions are in force.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import operator
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from fastpath.policy.model import DEFAULT_ID, Default, Policy, Rule
 
 # Sessions of older revisions than these were judged again long ago.
 KEPT = 16
+# Until then kinds are remembered of which there are no rules any more.
+MAX_KINDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,38 +51,55 @@ class Names:
         return self.rules[number - 1] if number else self.default
 
 
-def describe(policy: Policy, revision: int) -> dict[str, Any]:
-    """Ready for JSON, and for `read_names` to take apart: the rules' ids, and by number what else there is to know,
-    for many rules have that in common.
+class Naming:
+    """Puts the names of one policy after the other ready for JSON, and for `read_names` to take apart: the rules' ids,
+    and by number what else there is to know, for many rules have that in common. Rules that stay are not looked at
+    again.
     """
-    kinds: dict[tuple[Any, ...], int] = {}
-    named: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    for rule in policy.rules:
-        key = rule.action, rule.rule_files, rule.monitor, rule.reset, rule.log, rule.down_allow
-        number = kinds.setdefault(key, len(kinds))
-        if number == len(named):
-            named.append(asdict(_named("", rule)))
-        numbers.append(number)
-    for each in policy.defaults:
-        numbers.append(len(named))
-        named.append(asdict(_named("", each)))
-    return {
-        "revision": revision,
-        "default": asdict(_named(DEFAULT_ID, policy.default)),
-        "ids": [*(rule.id for rule in policy.rules), *(each.id for each in policy.defaults)],
-        "kind": numbers,
-        "kinds": named,
-    }
+
+    def __init__(self) -> None:
+        self._rules: tuple[Rule, ...] = ()
+        self._ids: list[str] = []
+        self._numbers: list[int] = []
+        self._kinds: dict[tuple[Any, ...], int] = {}
+        self._named: list[NamedRule] = []
+
+    def describe(self, policy: Policy, revision: int) -> dict[str, Any]:
+        """Its names."""
+        rules = policy.rules
+        if len(rules) != len(self._rules) or len(self._kinds) > MAX_KINDS:
+            self._ids, self._numbers = [""] * len(rules), [0] * len(rules)
+            self._kinds, self._named = {}, []
+            differing: Iterable[int] = range(len(rules))
+        else:
+            differing = itertools.compress(itertools.count(), map(operator.is_not, self._rules, rules))
+        for index in differing:
+            rule = rules[index]
+            number = self._kinds.setdefault((rule.flags, rule.action, rule.rule_files), len(self._kinds))
+            if number == len(self._named):
+                self._named.append(_named("", rule))
+            self._ids[index], self._numbers[index] = rule.id, number
+        self._rules = rules
+        kinds = [*self._named, *(_named("", each) for each in policy.defaults)]
+        return {
+            "revision": revision,
+            "default": asdict(_named(DEFAULT_ID, policy.default)),
+            "ids": [*self._ids, *(each.id for each in policy.defaults)],
+            "kind": [*self._numbers, *range(len(self._kinds), len(kinds))],
+            "kinds": [*map(asdict, kinds)],
+        }
 
 
-def write_names(run_dir: Path, revision: int, policy: Policy) -> Path:
-    """Write ``run_dir/policy/<revision>.json``, whole or not at all, and remove all but it and 15 others. OSError."""
+def write_names(run_dir: Path, revision: int, policy: Policy, naming: Naming | None = None) -> Path:
+    """Write ``run_dir/policy/<revision>.json``, whole or not at all, and remove all but it and 15 others; `naming` is
+    that of the policies before. OSError.
+    """
+    description = (naming or Naming()).describe(policy, revision)
     folder = run_dir / "policy"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{revision}.json"
     fresh = folder / f".{revision}.new"
-    fresh.write_text(json.dumps(describe(policy, revision), separators=(",", ":")))
+    fresh.write_text(json.dumps(description, separators=(",", ":")))
     fresh.replace(path)
     others = sorted(set(_revisions(folder)) - {revision}, reverse=True)
     for old in others[KEPT - 1 :]:

@@ -7,8 +7,9 @@ compares. What could mean another thing elsewhere, or by itself, is not cut.
 from __future__ import annotations
 
 import itertools
+import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +21,7 @@ _SPECIAL = re.compile(r"(?<![\w.])[&*!]")
 _DOUBTFUL = "\t\r\x85\u2028\u2029\ufeff"
 # Directives and the marks of documents.
 _MARKS = ("%", "---", "...")
+_LINE_ENDS: Callable[[str], int] = operator.methodcaller("count", "\n")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Pieces:
 
     def frame(self) -> str:
         """The text with comments for the items."""
-        return self.head + "#\n" * sum(map(height, self.items)) + self.tail
+        return self.head + "#\n" * lines(self.items) + self.tail
 
     def some(self, wanted: Iterable[int]) -> str:
         """A document of nothing but these items, in rising order, in the lines in which they are."""
@@ -55,12 +57,13 @@ class Pieces:
     @cached_property
     def _lines(self) -> list[int]:
         """Lines before each item, and of all."""
-        return list(itertools.accumulate(map(height, self.items), initial=0))
+        ends = itertools.accumulate(map(_LINE_ENDS, self.items), initial=0)
+        return list(map(operator.add, ends, itertools.count()))
 
 
-def height(item: str) -> int:
-    """Lines of an item."""
-    return item.count("\n") + 1
+def lines(items: Sequence[str]) -> int:
+    """How many these take."""
+    return sum(map(_LINE_ENDS, items)) + len(items)
 
 
 def cut(text: str) -> Pieces | None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from fastpath.policy.model import (
     Policy,
     Rule,
 )
-from fastpath.policy.pieces import Pieces, cut, height
+from fastpath.policy.pieces import Pieces, cut, lines
 from fastpath.policy.rules import (
     RuleHash,
     Shared,
@@ -56,28 +58,87 @@ def read_roots(path: Path, problems: Problems) -> list[Node]:
 
 
 @dataclass(frozen=True, slots=True)
+class _List:
+    """A file's rules, and the items that they were read from; the first item stands in line `first`."""
+
+    indent: str
+    first: int
+    items: list[str]
+    rules: list[Rule]
+
+
+@dataclass(frozen=True, slots=True)
 class _Read:
-    """What a reader remembers: heads and tails in the order of the files, what they and no more came to, and rules
-    without problems by their list's indentation and their text (how far in it stands is part of what it says).
+    """What a reader remembers of a policy without problems: heads and tails in the order of the files, what they and no
+    more came to, the lists by file, the ids and rule files in them, and a number of prefixes that they do not exceed.
     """
 
     frames: list[tuple[str, str]]
     shared: Shared
-    rules: Mapping[tuple[str, str], Rule]
+    lists: Mapping[str, _List]
+    ids: AbstractSet[str]
+    uses: Mapping[str, str]
+    networks: int
 
-    def rules_under(self, shared: Shared) -> Mapping[tuple[str, str], Rule]:
-        """Those that are the same with other groups and services."""
-        if shared is self.shared:
-            return self.rules
-        if shared.monitor != self.shared.monitor:
-            return {}
-        changed = shared.groups.changed(self.shared.groups) | shared.services.changed(self.shared.services)
-        return {
-            key: rule
-            for key, rule in self.rules.items()
+    @property
+    def count(self) -> int:
+        """Of rules."""
+        return sum(len(each.rules) for each in self.lists.values())
+
+    def stale(self, shared: Shared, rule_hash: RuleHash) -> Callable[[str, Rule], bool] | None:
+        """Which of the rules, by their items, are others with these groups, services and rule files; None: none is."""
+        files = {name for name, digest in self.uses.items() if rule_hash(name) != digest}
+        changed: set[str] = set()
+        if shared is not self.shared:
+            changed = shared.groups.changed(self.shared.groups) | shared.services.changed(self.shared.services)
+        everything = shared.monitor != self.shared.monitor
+        if not everything and not files and not changed:
+            return None
+
+        def is_stale(item: str, rule: Rule) -> bool:
             # Escapes can hide a name.
-            if "\\" not in key[1] and changed.isdisjoint(_WORD.findall(key[1]))
-        }
+            named = "\\" in item or not changed.isdisjoint(_WORD.findall(item))
+            return everything or (bool(changed) and named) or any(use.name in files for use in rule.rule_files)
+
+        return is_stale
+
+
+@dataclass(slots=True)
+class _Known:
+    """Rules read before: of each file so many at its list's beginning and end, which are where they were, and others
+    by indentation and item (how far in it stands is part of what it says), each with the line of its item at which it
+    begins, from 0.
+    """
+
+    ends: dict[str, tuple[_List, int, int]]
+    others: dict[tuple[str, str], tuple[Rule, int]]
+
+    @classmethod
+    def of(cls, read: _Read, cuts: Mapping[str, Pieces], stale: Callable[[str, Rule], bool] | None) -> _Known:
+        """What of all that may be taken over for these pieces."""
+        known = cls({}, {})
+        for name, old in read.lists.items():
+            front, behind = 0, 0
+            if stale is None and name in cuts and cuts[name].indent == old.indent:
+                front, behind = _ends(old.items, cuts[name].items)
+                known.ends[name] = old, front, behind
+            line = old.first + lines(old.items[:front])
+            rest = slice(front, len(old.items) - behind)
+            for item, rule in zip(old.items[rest], old.rules[rest], strict=True):
+                if stale is None or not stale(item, rule):
+                    known.others[old.indent, item] = rule, rule.line - line
+                line += lines((item,))
+        return known
+
+
+def _ends(old: Sequence[str], new: Sequence[str]) -> tuple[int, int]:
+    """How many of two lists are the same from the front, and how many behind those from the back."""
+    most = min(len(old), len(new))
+    front, back = (
+        next(itertools.compress(itertools.count(), map(operator.ne, *both)), most)
+        for both in ((old, new), (reversed(old), reversed(new)))
+    )
+    return front, min(back, most - front)
 
 
 class Reader:
@@ -108,34 +169,52 @@ class Reader:
         """None where only the whole tells."""
         pieces = {name: cut(text) for name, text in files.items() if text is not None}
         cuts = {name: each for name, each in pieces.items() if each is not None}
-        if len(cuts) < len(files) or sum(len(each.items) for each in cuts.values()) > MAX_RULES:
+        count = sum(len(each.items) for each in cuts.values())
+        if len(cuts) < len(files) or count > MAX_RULES:
             return None
+        last = self._last
         # Edits leave names behind that nobody uses any more.
-        if self._last is not None and self._last.shared.groups.remembered > 4 * len(self._last.rules) + 1000:
-            self._last = None
+        if last is not None and last.shared.groups.remembered > 4 * last.count + 1000:
+            last = None
         found = Problems()
         frames = [(each.head, each.tail) for each in cuts.values()]
-        if self._last is not None and frames == self._last.frames:
-            shared: Shared | None = self._last.shared
+        if last is not None and frames == last.frames:
+            shared: Shared | None = last.shared
         else:
-            shared = _shared(cuts, self._last.shared.groups if self._last else None, self._zones, found)
+            shared = _shared(cuts, last.shared.groups if last else None, self._zones, found)
         if shared is None:
             return None
-        sound = not found.found
-        known = self._last.rules_under(shared) if self._last is not None and sound else {}
-        rules: list[tuple[int, Rule]] = []
-        kept: dict[tuple[str, str], Rule] = {}
+        stale = None
+        known = _Known({}, {})
+        if last is not None and not found.found:
+            stale = last.stale(shared, rule_hash)
+            known = _Known.of(last, cuts, stale)
+        lists: dict[str, list[Rule | None]] = {}
+        fresh: list[Rule] = []
         for name, each in cuts.items():
-            read = _read_rules(name, each, shared, rule_hash, known=known, found=found)
-            if read is None:
+            rules = _read_rules(name, each, shared, rule_hash, known=known, fresh=fresh, found=found)
+            if rules is None:
                 return None
-            rules += read[0]
-            kept |= read[1]
-        problems.found += found.found
-        _check_together(rules, problems)
-        if sound:
-            self._last = _Read(frames, shared, kept)
-        return _policy((rule for _, rule in rules), shared, file)
+            lists[name] = rules
+        read = {name: [rule for rule in rules if rule is not None] for name, rules in lists.items()}
+        anew = last is None or stale is not None or bool(found.found)
+        looked_at = [*itertools.chain.from_iterable(read.values())] if anew else fresh
+        ids = {rule.id for rule in looked_at}
+        uses = {use.name: use.digest for rule in looked_at for use in rule.rule_files}
+        networks = _prefixes(looked_at)
+        if not anew and last is not None:
+            # What nobody took is gone.
+            ids |= last.ids - {rule.id for rule, _ in known.others.values()}
+            uses = {**last.uses, **uses}
+            networks += last.networks
+        if len(ids) < count or networks > MAX_NETWORKS:
+            networks = _check_together(lists.values(), found)
+        if found.found:
+            problems.found += found.found
+        else:
+            kept = {name: _List(each.indent, each.first, each.items, read[name]) for name, each in cuts.items()}
+            self._last = _Read(frames, shared, kept, ids, uses, networks)
+        return _policy(itertools.chain.from_iterable(read.values()), shared, file)
 
 
 def _policy(rules: Iterable[Rule], shared: Shared, file: str) -> Policy:
@@ -171,40 +250,42 @@ def _is_cut(root: Node, pieces: Pieces) -> bool:
 
 
 def _read_rules(
-    file: str, pieces: Pieces, shared: Shared, rule_hash: RuleHash, *, known: Mapping[tuple[str, str], Rule],
+    file: str, pieces: Pieces, shared: Shared, rule_hash: RuleHash, *, known: _Known, fresh: list[Rule],
     found: Problems,
-) -> tuple[list[tuple[int, Rule]], dict[tuple[str, str], Rule]] | None:  # fmt: skip
-    """A file's rules with their indices, and those without problems; None where libyaml does not see the items that
-    we see.
+) -> list[Rule | None] | None:  # fmt: skip
+    """A file's rules, None for one with problems, those that nobody had read before also in `fresh`; None where libyaml
+    does not see the items that we see.
     """
-    sound: dict[tuple[str, str], Rule] = {}
-    line = pieces.first
-    made: list[Rule | None] = []
-    fresh: dict[int, tuple[int, tuple[str, str]]] = {}
-    for index, item in enumerate(pieces.items):
-        key = pieces.indent, item
-        rule = known.get(key)
-        if rule is not None and all(rule_hash(use.name) == use.digest for use in rule.rule_files):
-            sound[key] = rule = rule.at(file, line)
-        else:
-            fresh[index] = line, key
-            rule = None
-        made.append(rule)
-        line += height(item)
+    old, front, behind = known.ends.get(file, (_List("", 0, [], []), 0, 0))
+    until = len(pieces.items) - behind
+    made: list[Rule | None] = [*_moved(old.rules[:front], pieces.first - old.first)]
+    line = pieces.first + lines(pieces.items[:front])
+    unread: list[int] = []
+    for index, item in enumerate(pieces.items[front:until], front):
+        rule, further = known.others.pop((pieces.indent, item), (None, 0))
+        if rule is None:
+            unread.append(index)
+        made.append(rule and rule.at(file, line + further))
+        line += lines((item,))
     # Nodes take ten times what comes of them: all at once they would leave a heap full of holes.
-    remaining = iter(fresh.items())
-    while some := dict(itertools.islice(remaining, _AT_ONCE)):
+    for start in range(0, len(unread), _AT_ONCE):
+        some = unread[start : start + _AT_ONCE]
         root = compose(pieces.some(some), file, found)
         nodes = root.mapping(optional=None)["rules"].items() if root is not None else []
         if len(nodes) != len(some):
             return None
-        for (index, (first, key)), node in zip(some.items(), nodes, strict=True):
-            before = len(found.found)
+        for index, node in zip(some, nodes, strict=True):
             rule = made[index] = node.numbered(index).attempt(lambda node: read_rule(node, shared, rule_hash))
-            # Behind comments it begins further down, and would be told to be elsewhere the next time.
-            if rule is not None and rule.line == first and len(found.found) == before:
-                sound[key] = rule
-    return [(index, rule) for index, rule in enumerate(made) if rule is not None], sound
+            if rule is not None:
+                fresh.append(rule)
+    rest = len(old.items) - behind
+    made += _moved(old.rules[rest:], line - old.first - lines(old.items[:rest]))
+    return made
+
+
+def _moved(rules: list[Rule], by: int) -> list[Rule]:
+    """So many lines further down in the same file."""
+    return [rule.at(rule.file, rule.line + by) for rule in rules] if by else rules
 
 
 def read_policy(root: Node, rule_hash: RuleHash, zones: Zones = None) -> Policy:
@@ -278,7 +359,7 @@ def _only(files: Sequence[dict[str, Node]], name: str) -> list[Node]:
 
 
 def _all_rules(lists: Sequence[Node], shared: Shared, rule_hash: RuleHash, problems: Problems) -> list[Rule]:
-    rules: list[tuple[int, Rule]] = []
+    rules: list[list[Rule | None]] = []
     count = 0
     for node in lists:
         items = node.attempt(Node.items) or []
@@ -286,16 +367,13 @@ def _all_rules(lists: Sequence[Node], shared: Shared, rule_hash: RuleHash, probl
         if count > MAX_RULES:
             node.report(f"{count} rules; {MAX_RULES} is the most")
             break
-        for index, item in enumerate(items):
-            rule = item.attempt(lambda node: read_rule(node, shared, rule_hash))
-            if rule is not None:
-                rules.append((index, rule))
+        rules.append([item.attempt(lambda node: read_rule(node, shared, rule_hash)) for item in items])
     _check_together(rules, problems)
-    return [rule for _, rule in rules]
+    return [rule for each in rules for rule in each if rule is not None]
 
 
-def _check_together(rules: Iterable[tuple[int, Rule]], problems: Problems) -> None:
-    """What no rule shows by itself. Rules in the order of the files, with their indices in their lists."""
+def _check_together(lists: Iterable[Sequence[Rule | None]], problems: Problems) -> int:
+    """What no rule shows by itself, of each file's list in turn; how many prefixes they have."""
 
     def report(rule: Rule, index: int, message: str) -> None:
         problems.found.append(Problem(rule.file, rule.line, f"rules[{index}]", message))
@@ -303,11 +381,27 @@ def _check_together(rules: Iterable[tuple[int, Rule]], problems: Problems) -> No
     first: dict[str, Rule] = {}
     seen: set[int] = set()
     networks = 0
-    for index, rule in rules:
-        other = first.setdefault(rule.id, rule)
-        if other is not rule:
-            where = f"line {other.line}" if other.file == rule.file else f"{other.file}:{other.line}"
-            report(rule, index, f"id {rule.id!r} is used in {where} already")
+    for rules in lists:
+        for index, rule in enumerate(rules):
+            if rule is None:
+                continue
+            other = first.setdefault(rule.id, rule)
+            if other is not rule:
+                where = f"line {other.line}" if other.file == rule.file else f"{other.file}:{other.line}"
+                report(rule, index, f"id {rule.id!r} is used in {where} already")
+            networks += _prefixes((rule,), seen)
+            if networks > MAX_NETWORKS:
+                message = f"the rules up to here come to more than {MAX_NETWORKS} prefixes in `from` and `to`"
+                report(rule, index, message)
+                return networks
+    return networks
+
+
+def _prefixes(rules: Iterable[Rule], seen: set[int] | None = None) -> int:
+    """How many prefixes these name, but for what was `seen`, by identity."""
+    seen = set() if seen is None else seen
+    count = 0
+    for rule in rules:
         for side in (rule.sources, rule.destinations):
             if id(side) in seen:
                 continue
@@ -315,7 +409,5 @@ def _check_together(rules: Iterable[tuple[int, Rule]], problems: Problems) -> No
             for part in side.parts:
                 if part is side or id(part) not in seen:
                     seen.add(id(part))
-                    networks += len(part)
-        if networks > MAX_NETWORKS:
-            report(rule, index, f"the rules up to here come to more than {MAX_NETWORKS} prefixes in `from` and `to`")
-            return
+                    count += len(part)
+    return count

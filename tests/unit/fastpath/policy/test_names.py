@@ -1,12 +1,12 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fastpath.abi import Action
+from fastpath.policy import names as names_module
 from fastpath.policy.model import Default, Log, PairDefault, Policy, Rule, RuleFileUse
-from fastpath.policy.names import KEPT, NamedRule, Names, describe, read_ids, read_names, write_names
+from fastpath.policy.names import KEPT, NamedRule, Names, Naming, read_ids, read_names, write_names
 
 POLICY = Policy(
     (
@@ -44,8 +44,27 @@ def test_defaults_of_pairs_stand_behind_the_rules(tmp_path: Path) -> None:
     assert [names.rule(number) for number in (0, 2, 3)] == [DEFAULT, SSH, named]
 
 
-def test_describe_is_json() -> None:
-    assert json.loads(json.dumps(describe(POLICY, 7)))["kinds"][0]["rule_files"] == ["web", "more"]
+@pytest.mark.parametrize("most", [1000, 1])
+def test_one_policy_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(names_module, "MAX_KINDS", most)
+    web, ssh = POLICY.rules
+    pair = PairDefault(Action.ALLOW, from_zone="lan", to_zone="dmz")
+    naming = Naming()
+    policies = [
+        POLICY,
+        replace(POLICY, rules=(replace(web, id="www", log=Log.NONE), ssh)),
+        replace(POLICY, rules=(web, replace(ssh, id="sh")), defaults=(pair,)),
+        replace(POLICY, rules=(web,)),
+        Policy(),
+        POLICY,
+    ]
+    for revision, policy in enumerate(policies, 1):
+        write_names(tmp_path, revision, policy, naming)
+        found = read_names(tmp_path, revision)
+        write_names(tmp_path / "anew", revision, policy)
+        assert found == read_names(tmp_path / "anew", revision)
+        assert found is not None
+        assert [found.rule(number).id for number in range(1, policy.last + 1)] == policy.ids
 
 
 def test_by_the_number_of_a_verdict_word() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastpath.document import InvalidDocumentError
 from fastpath.policy import read as read_module
+from fastpath.policy import rules as rules_module
 from fastpath.policy.model import Policy
 from fastpath.policy.pieces import cut
 from fastpath.policy.read import Reader
@@ -181,7 +182,7 @@ def reread(
     """Ids of the rules that are read when one policy follows another."""
     reader, read_ids = Reader(), []
     reader.read(Path("p"), file(first), DIGESTS.get)
-    real = read_module.read_rule
+    real = rules_module.read_rule
 
     def rule(*given: Any) -> Any:
         made = real(*given)
@@ -201,6 +202,7 @@ def reread(
         ("rules:\n", "rules:\n  # moved\n", ""),
         ("  - {id: a", "  - {id: new, action: deny}\n  - {id: a", ["new"]),
         ("  - {id: a, from: web, action: allow}\n", "", ""),
+        ("  - {id: a", "  - {id: new, action: deny}\n  # before a\n  - {id: a", ["new"]),
         ("10.1.0.0/16]", "10.2.0.0/16]", ["b"]),
         ("10.0.0.0/24]", "10.0.0.0/25]", ["a", "b", "c"]),  # c names a rule file like the group: once too often
         ("[10.0.0.0/24]", "[10.0.0.128/25, 10.0.0.0/25]", ""),
@@ -211,6 +213,17 @@ def reread(
 )  # fmt: skip
 def test_only_what_changed_is_read(old: str, new: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert reread(monkeypatch, POLICY, POLICY.replace(old, new, 1)) == list(expected)
+
+
+def test_a_rule_that_moves_to_another_place_or_file_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c = "- {id: a, action: deny}\n", "-\n  # below\n  id: b\n  action: deny\n", "- {id: c, action: deny}\n"
+    b = b.replace("-\n ", "- # beside\n ")
+    reader = Reader()
+    reader.read(Path("p"), files(f"rules:\n{a}{b}{c}", f"rules:\n{c.replace('c', 'd', 1)}"), DIGESTS.get)
+    monkeypatch.setattr(read_module, "read_rule", None)
+    policy = reader.read(Path("p"), files(f"rules:\n{a}{c}", f"rules:\n{c.replace('c', 'd', 1)}{b}"), DIGESTS.get)
+    places = {rule.id: (rule.file, rule.line) for rule in policy.rules}
+    assert places == {"a": ("p/0.yaml", 2), "c": ("p/0.yaml", 3), "d": ("p/1.yaml", 2), "b": ("p/1.yaml", 5)}
 
 
 def test_a_rule_file_that_changed_changes_its_rules(monkeypatch: pytest.MonkeyPatch) -> None:
