@@ -27,23 +27,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from fastpath import abi
-from fastpath.abi import Index, Limit, PolicyKey
+from fastpath.abi import Index, Limit
 from fastpath.document import InvalidDocumentError, Network, Problem, without_collector
 from fastpath.policy.evaluate import Walk, decide
-from fastpath.policy.icmp import has_types, type_text
+from fastpath.policy.keys import KEYS, Span, Spans, key_of, key_text, meets
 from fastpath.policy.model import (
     ANY_APP,
-    ICMP,
-    ICMP6,
-    TCP,
-    UDP,
     Default,
     Networks,
     Policy,
     Rule,
     is_mapped,
-    merged,
-    protocol_name,
 )
 from fastpath.policy.where import HOST, MAX_ZONES, NOWHERE, Context, Where
 
@@ -53,12 +47,6 @@ MAX_CANDIDATES = int(Limit.POLICY_CANDIDATES)
 MAX_TREES = Limit.POLICY_LISTS // 2
 PAGE = int(Limit.POLICY_PAGE)
 
-# Where each protocol's keys begin.
-KEY_BASE = {
-    TCP: int(PolicyKey.TCP), UDP: int(PolicyKey.UDP), ICMP: int(PolicyKey.ICMP), ICMP6: int(PolicyKey.ICMPV6),
-}  # fmt: skip
-KEY_OTHER = int(PolicyKey.OTHER)
-KEYS = int(PolicyKey.MAX)
 
 # So many rules may share a set of destinations and their ports before a rule is filed under its source instead.
 CROWD = 32
@@ -96,8 +84,6 @@ _ANYONE = 0
 _Mapped = tuple[int, int]
 _ROOT6: _Mapped = (0, 0)
 _ROOT4: _Mapped = (0xFFFF << 32, 96)
-# Keys, both within.
-_Span = tuple[int, int]
 
 
 class PolicyTooLargeError(InvalidDocumentError):
@@ -171,18 +157,18 @@ class Tables:
         found: list[tuple[int, bool, bool]] = []
         for service in met[0].keys() | met[1].keys():
             to, by = (by_service.get(service, set()) for by_service in met)
-            some = to | by if _meets(services[service], key) else to & by
+            some = to | by if meets(services[service], key) else to & by
             found += [(index, index in by, index in to) for index in some]
         return sorted(found)
 
     @cached_property
-    def _naming(self) -> tuple[tuple[dict[int, dict[int, set[int]]], ...], list[tuple[_Span, ...]]]:
+    def _naming(self) -> tuple[tuple[dict[int, dict[int, set[int]]], ...], list[tuple[Span, ...]]]:
         """Indices of the rules by the sets that they name as destinations, and as sources, and by their keys; and
         these.
         """
         naming: tuple[dict[int, dict[int, set[int]]], ...] = ({}, {})
-        services: dict[tuple[_Span, ...], int] = {}
-        spans = _Spans()
+        services: dict[tuple[Span, ...], int] = {}
+        spans = Spans()
         for index, (sides, rule) in enumerate(zip(self.sides, self.policy.rules, strict=True)):
             service = services.setdefault(spans.of(rule), len(services))
             for by_set, named in zip(naming, sides, strict=True):
@@ -276,33 +262,6 @@ class Tables:
             if index & Index.DEPTH == 1:
                 return words[bisect_left(words, key, node + 1, node + _LEAF) - 1 + _LEAF]
             index = words[node] + _NODE * (bisect_left(words, key, node + 1, node + _NODE) - node - 1)
-
-
-def key_of(l4: int, dport: int) -> int:
-    """Where a packet's protocol and port (of ICMP type and code) stand among the keys."""
-    return KEY_BASE[l4] + dport if l4 in KEY_BASE else KEY_OTHER + l4
-
-
-def key_spans(rule: Rule) -> tuple[_Span, ...]:
-    """Keys that a rule meets, inclusive ranges in order, none touching the next."""
-    if not rule.protocols:
-        return ((0, KEYS - 1),)
-    spans: list[_Span] = []
-    for l4 in rule.protocols:
-        if l4 in KEY_BASE:
-            spans += [(KEY_BASE[l4] + low, KEY_BASE[l4] + high) for low, high in rule.ports_of(l4)]
-        else:
-            spans.append((KEY_OTHER + l4, KEY_OTHER + l4))
-    return tuple(merged(spans))
-
-
-def key_text(key: int) -> str:
-    """A key for people: ``tcp/443``, ``icmp/echo-request``, ``gre``."""
-    for l4, base in KEY_BASE.items():
-        if base <= key < base + 65536:
-            number = key - base
-            return f"{protocol_name(l4)}/{type_text(l4, number) if has_types(l4) else number}"
-    return protocol_name(key - KEY_OTHER)
 
 
 def compile_policy(policy: Policy) -> Tables:
@@ -563,7 +522,7 @@ class _Tree:
 
 # A candidate: its rule's number, the set that it tests, the keys of its rule, and whether it ends every walk that
 # gets to it.
-_Entry = tuple[int, int, tuple[_Span, ...], bool]
+_Entry = tuple[int, int, tuple[Span, ...], bool]
 # The side that a tree's rules are filed under, and its sets: more than one where a class has too many trees.
 _Name = tuple[bool, tuple[int, ...]]
 
@@ -575,7 +534,7 @@ class _Forest:
         self.entries: tuple[dict[int, list[_Entry]], ...] = ({}, {})
         self.built: dict[_Name, _Tree] = {}
         self.names: dict[tuple[int, ...], tuple[list[_Name], ...]] = {}
-        self.spans = _Spans()
+        self.spans = Spans()
         self.sides = [(sets.named(rule.destinations), sets.named(rule.sources)) for rule in policy.rules]
         # How many rules share a set and their keys.
         self.crowds: tuple[Counter[tuple[int, int]], ...] = (Counter(), Counter())
@@ -664,22 +623,6 @@ class _Forest:
         by_source, sets = name
         lists = [self.entries[by_source][each] for each in sets]
         return lists[0] if len(lists) == 1 else sorted(set(itertools.chain.from_iterable(lists)))
-
-
-class _Spans:
-    """Keys of rules; the same object for the same keys."""
-
-    def __init__(self) -> None:
-        self._known: dict[object, tuple[_Span, ...]] = {}
-        self._same: dict[tuple[_Span, ...], tuple[_Span, ...]] = {}
-
-    def of(self, rule: Rule) -> tuple[_Span, ...]:
-        fields = (rule.protocols, rule.ports, rule.udp_ports, rule.icmp_types, rule.icmp6_types)
-        known = self._known.get(fields)
-        if known is None:
-            spans = key_spans(rule)
-            known = self._known[fields] = self._same.setdefault(spans, spans)
-        return known
 
 
 def _meaning(rule: Rule) -> object:
@@ -997,14 +940,10 @@ def _refuse(policy: Policy, forest: _Forest, sides: Iterable[Iterable[_Row]], ke
     found = [max(side, key=lambda row: sum(trees[name].length_at(key) for name in row.names)) for side in sides]
     names = [name for row in found for name in row.names]
     count = sum(trees[name].length_at(key) for name in names)
-    entries = sorted({entry for name in names for entry in forest.entries_of(name) if _meets(entry[2], key)})
+    entries = sorted({entry for name in names for entry in forest.entries_of(name) if meets(entry[2], key)})
     rule = policy.rules[entries[min(MAX_CANDIDATES, len(entries) - 1)][0] - 1]
     message = (
         f"for one source and one destination, {count} rules have to be looked at over {key_text(key)}; the kernel's "
         f"walk holds {MAX_CANDIDATES}, and {rule.id!r} is the next"
     )
     raise PolicyTooLargeError([Problem(rule.file or policy.file, rule.line, "rules", message)])
-
-
-def _meets(spans: Sequence[_Span], key: int) -> bool:
-    return any(low <= key <= high for low, high in spans)
