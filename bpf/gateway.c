@@ -34,6 +34,8 @@
 #include "lib/packet.h"
 #include "lib/maps.h"
 #include "lib/stats.h"
+#include "lib/index.h"
+#include "lib/zones.h"
 #include "lib/policy.h"
 #include "lib/hits.h"
 #include "lib/events.h"
