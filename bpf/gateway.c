@@ -35,6 +35,7 @@
 #include "lib/maps.h"
 #include "lib/stats.h"
 #include "lib/index.h"
+#include "lib/route.h"
 #include "lib/zones.h"
 #include "lib/policy.h"
 #include "lib/hits.h"

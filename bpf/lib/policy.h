@@ -60,7 +60,7 @@ MS_INLINE void find_classes(struct ms_walk_state *w, void *pages, struct ms_poli
 #pragma unroll
 	for (int side = 0; side < 2; side++) {
 		__u32 *address = w->address[side];
-		int ipv4 = !address[0] && !address[1] && address[2] == 0xffff;
+		int ipv4 = is_mapped(address);
 		w->word[side] = ipv4 ? 3 : 0;
 		w->class[side] = ipv4 ? policy->ipv4 : policy->ipv6;
 	}

@@ -26,33 +26,19 @@ MS_INLINE __u32 zone_of(__u32 ifindex)
 	return zone ? *zone : MS_ZONE_NONE;
 }
 
-/* Does a packet that bpf_fib_lookup says this of end at the gateway itself? It does not forward what is local. Where an
- * interface forwards nothing (only IPv6, say), the answer comes before the address is looked up. */
-MS_INLINE int ends_here(int found)
-{
-	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
-}
-
 /* The zone that a packet goes to which came in at an interface and is sent to the address of this side. */
 MS_INLINE __u32 zone_behind(struct __sk_buff *skb, struct ms_walk_state *w, int side)
 {
-	struct bpf_fib_lookup fib = {};
+	struct bpf_fib_lookup fib;
 	__u32 *to = w->address[side & 1], *from = w->address[~side & 1];
+	__u32 src[4], dst[4];
 
-	fib.ifindex = w->came_in;
-	fib.l4_protocol = w->l4;
-	if (!to[0] && !to[1] && to[2] == 0xffff) {
-		fib.family = 2; /* AF_INET */
-		fib.ipv4_src = ms_be32(from[3]);
-		fib.ipv4_dst = ms_be32(to[3]);
-	} else {
-		fib.family = 10; /* AF_INET6 */
 #pragma unroll
-		for (int n = 0; n < 4; n++) {
-			fib.ipv6_src[n] = ms_be32(from[n]);
-			fib.ipv6_dst[n] = ms_be32(to[n]);
-		}
+	for (int n = 0; n < 4; n++) {
+		src[n] = ms_be32(from[n]);
+		dst[n] = ms_be32(to[n]);
 	}
+	route_ask(&fib, w->came_in, is_mapped(to) ? 4 : 6, (__u8 *)src, (__u8 *)dst, w->l4);
 	int found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (ends_here(found))
 		return MS_ZONE_HOST;
