@@ -416,9 +416,7 @@ MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
 		room->protocol = protocol;
 		return ask(skb, room, cfg, s, reversed, 1 << (protocol & 31), MS_PROG_DECIDED);
 	}
-	__u64 word = word_with_verdict(s->verdict, MS_VERDICT_INSPECT);
-	s->verdict = word;
-	return inspect(skb, p, s, cfg, word, dir, hook, now);
+	return begin_to_inspect(skb, p, s, cfg, s->verdict, dir, hook, now);
 }
 
 MS_PROGRAM(ms_decided)(struct __sk_buff *skb)
@@ -438,11 +436,8 @@ MS_PROGRAM(ms_decided)(struct __sk_buff *skb)
 	int dir = direction_of(s, p);
 	__u32 protocol = room->protocol;
 
-	if (room->refused) {
-		__u64 word = word_with_verdict(s->verdict, MS_VERDICT_INSPECT);
-		s->verdict = word;
-		return inspect(skb, p, s, cfg, word, dir, hook, now);
-	}
+	if (room->refused)
+		return begin_to_inspect(skb, p, s, cfg, s->verdict, dir, hook, now);
 	count(MS_STAT_IDENTIFIED);
 	s->protocol = protocol;
 	s->first_protocol = protocol;
