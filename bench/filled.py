@@ -16,7 +16,7 @@ from fastpath.commands import Commands
 from fastpath.config import Config
 from fastpath.libbpf import Map
 from fastpath.loader.pins import Pins, Table
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compiler.compile import compile_policy
 from fastpath.policy.model import Default, Log, Policy
 from fastpath.population import Population
 from fastpath.revisions import Revisions

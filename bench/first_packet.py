@@ -21,7 +21,8 @@ from bench.results import Result
 from bench.rounds import interleaved, quantile
 from fastpath.libbpf import Program
 from fastpath.loader.pins import Table
-from fastpath.policy.compile import PolicyTooLargeError, compile_policy
+from fastpath.policy.compiler.compile import compile_policy
+from fastpath.policy.compiler.tables import PolicyTooLargeError
 
 FEW = COUNTS[0]
 PORT = 80

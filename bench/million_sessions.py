@@ -17,7 +17,8 @@ from bench.results import Result
 from fastpath import abi
 from fastpath.abi import Action, Reason, Verdict
 from fastpath.observe import Intake, observe_sessions
-from fastpath.policy.compile import Tables, compile_policy
+from fastpath.policy.compiler.compile import compile_policy
+from fastpath.policy.compiler.tables import Tables
 from fastpath.policy.defined import Defined
 from fastpath.policy.draft import Account, Draft
 from fastpath.policy.model import TCP, Policy, Rule

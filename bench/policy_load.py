@@ -25,7 +25,7 @@ from bench.start_up import MEGABYTE
 from fastpath.admin_client import request_change
 from fastpath.exit import CommandError
 from fastpath.loader.pins import MAPS
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compiler.compile import compile_policy
 from fastpath.policy.read import load_policy
 from tests.lab.namespaces import Lab
 

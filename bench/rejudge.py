@@ -20,7 +20,7 @@ from bench.results import Result
 from bench.rounds import ROUNDS, one_cpu
 from fastpath.libbpf import Program
 from fastpath.loader.pins import Table
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compiler.compile import compile_policy
 
 SHIFTS = 50
 SESSIONS = SHIFTS * FLOWS

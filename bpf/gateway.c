@@ -34,6 +34,9 @@
 #include "lib/packet.h"
 #include "lib/maps.h"
 #include "lib/stats.h"
+#include "lib/index.h"
+#include "lib/route.h"
+#include "lib/zones.h"
 #include "lib/policy.h"
 #include "lib/hits.h"
 #include "lib/events.h"
@@ -413,9 +416,7 @@ MS_PROGRAM(ms_decide)(struct __sk_buff *skb)
 		room->protocol = protocol;
 		return ask(skb, room, cfg, s, reversed, 1 << (protocol & 31), MS_PROG_DECIDED);
 	}
-	__u64 word = word_with_verdict(s->verdict, MS_VERDICT_INSPECT);
-	s->verdict = word;
-	return inspect(skb, p, s, cfg, word, dir, hook, now);
+	return begin_to_inspect(skb, p, s, cfg, s->verdict, dir, hook, now);
 }
 
 MS_PROGRAM(ms_decided)(struct __sk_buff *skb)
@@ -435,11 +436,8 @@ MS_PROGRAM(ms_decided)(struct __sk_buff *skb)
 	int dir = direction_of(s, p);
 	__u32 protocol = room->protocol;
 
-	if (room->refused) {
-		__u64 word = word_with_verdict(s->verdict, MS_VERDICT_INSPECT);
-		s->verdict = word;
-		return inspect(skb, p, s, cfg, word, dir, hook, now);
-	}
+	if (room->refused)
+		return begin_to_inspect(skb, p, s, cfg, s->verdict, dir, hook, now);
 	count(MS_STAT_IDENTIFIED);
 	s->protocol = protocol;
 	s->first_protocol = protocol;

@@ -25,7 +25,8 @@ from fastpath.history import History, HistoryError
 from fastpath.hits import HitsError, Ledger
 from fastpath.libbpf import Map
 from fastpath.loader.pins import Pins, Table, remove_tree
-from fastpath.policy.compile import Compiler, Sizes, Tables
+from fastpath.policy.compiler.compile import Compiler
+from fastpath.policy.compiler.tables import Sizes, Tables
 from fastpath.policy.model import DEFAULT_ID
 from fastpath.policy.names import Naming, write_names
 from fastpath.policy.read import Reader

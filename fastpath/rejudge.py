@@ -17,7 +17,7 @@ from typing import NamedTuple
 from fastpath import abi
 from fastpath.abi import Action, Reason, SessionFlag, Verdict, Zone
 from fastpath.document import Network
-from fastpath.policy.compile import Tables
+from fastpath.policy.compiler.tables import Tables
 from fastpath.policy.describe import rule_id
 from fastpath.policy.evaluate import Walk
 from fastpath.policy.model import ICMP, ICMP6, TCP, UDP

@@ -14,7 +14,7 @@ from fastpath.config import Config
 from fastpath.hits import Counters, Slots
 from fastpath.libbpf import Map
 from fastpath.loader.pins import HITS, Pins
-from fastpath.policy.compile import Tables
+from fastpath.policy.compiler.tables import Tables
 from fastpath.word import REVISION_MAX
 
 _ZERO = bytes(4)

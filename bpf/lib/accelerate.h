@@ -91,25 +91,17 @@ MS_INLINE int look_up(struct __sk_buff *skb, struct ms_packet *p, struct bpf_fib
 
 	if ((void *)(head + 1) > (void *)(long)skb->data_end)
 		return -1;
-	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->ifindex = ifindex;
-	fib->l4_protocol = p->l4;
+	route_ask(fib, ifindex, p->version, src, dst, p->l4);
 	fib->sport = there ? p->sport : p->dport;
 	fib->dport = there ? p->dport : p->sport;
 	/* Not zero: then it answers with the route's MTU (5.12). */
 	fib->tot_len = 1;
 	if (p->version == 4) {
-		fib->family = 2; /* AF_INET */
 		fib->tos = (ms_be32(*head) >> 16) & 0xff;
-		fib->ipv4_src = ((__u32 *)src)[3];
-		fib->ipv4_dst = ((__u32 *)dst)[3];
 		if (!is_host4(fib->ipv4_src) || !is_host4(fib->ipv4_dst))
 			return -1;
 	} else {
-		fib->family = 10; /* AF_INET6 */
 		fib->flowinfo = *head & ms_be32(0x0fffffff);
-		__builtin_memcpy(fib->ipv6_src, src, 16);
-		__builtin_memcpy(fib->ipv6_dst, dst, 16);
 	}
 	return bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
 }

@@ -6,20 +6,9 @@
 /* Does the packet end at the gateway itself? */
 MS_INLINE int to_host(struct __sk_buff *skb, struct ms_packet *p)
 {
-	struct bpf_fib_lookup fib = {};
+	struct bpf_fib_lookup fib;
 
-	fib.ifindex = skb->ifindex;
-	fib.l4_protocol = p->l4;
-	fib.tot_len = 0;
-	if (p->version == 4) {
-		fib.family = 2; /* AF_INET */
-		fib.ipv4_src = ((__u32 *)packet_src(p))[3];
-		fib.ipv4_dst = ((__u32 *)packet_dst(p))[3];
-	} else {
-		fib.family = 10; /* AF_INET6 */
-		__builtin_memcpy(fib.ipv6_src, packet_src(p), 16);
-		__builtin_memcpy(fib.ipv6_dst, packet_dst(p), 16);
-	}
+	route_ask(&fib, skb->ifindex, p->version, packet_src(p), packet_dst(p), p->l4);
 	return ends_here(bpf_fib_lookup(skb, &fib, sizeof(fib), 0));
 }
 

@@ -141,6 +141,12 @@ MS_INLINE void map_ipv4(__u8 *out, __u32 addr)
 	((__u32 *)out)[3] = addr;
 }
 
+/* Is it one of IPv4? Its words are in host order. */
+MS_INLINE int is_mapped(const __u32 *address)
+{
+	return !address[0] && !address[1] && address[2] == 0xffff;
+}
+
 /* Extension headers of IPv6 that lead to another one (RFC 8200 4, RFC 4302, RFC 6275). */
 MS_INLINE int is_extension(__u8 next)
 {

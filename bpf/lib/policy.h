@@ -22,7 +22,6 @@
 #define MS_CLASS_WORDS (sizeof(struct ms_class) / 4)
 #define MS_POLICY_WORDS (sizeof(struct ms_policy) / 4)
 #define MS_RULE_WORDS (sizeof(struct ms_rule) / 4)
-#define MS_WHERE_WORDS (sizeof(struct ms_where) / 4)
 
 MS_INLINE __u32 all_protocols(__u8 l4)
 {
@@ -47,51 +46,11 @@ MS_INLINE __u64 make_word(__u64 verdict, __u64 scope, __u32 flags, __u64 reason,
 	return word;
 }
 
-MS_INLINE __u32 *page_at(void *pages, __u32 location)
-{
-	__u32 page = location >> 16;
-	return bpf_map_lookup_elem(pages, &page);
-}
-
-/* A word of a page; `align` is a power of two, of what is read from there on. */
-MS_INLINE __u32 *word_at(__u32 *page, __u32 location, __u32 align)
-{
-	ms_opaque(location);
-	location &= MS_POLICY_PAGE - align;
-	return page + location;
-}
-
 MS_INLINE struct ms_rule *rule_at(void *pages, __u32 number)
 {
 	__u32 location = MS_POLICY_WORDS + number * MS_RULE_WORDS;
 	__u32 *page = page_at(pages, location);
 	return page ? (struct ms_rule *)word_at(page, location, MS_RULE_WORDS) : 0;
-}
-
-/* How many of a node's keys are below a key. Without branches, here and below: each would multiply the verifier's
- * paths through the loops. */
-MS_INLINE __u32 below(const __u32 *node, int words, __u32 key)
-{
-	__u64 count = 0;
-#pragma unroll
-	for (int n = 1; n < words; n++) {
-		__u64 difference = (__u64)node[n] - key;
-		ms_opaque(difference);
-		count += difference >> 63;
-	}
-	return count;
-}
-
-/* One step towards a key's value: from a node of an index to its child, or from a leaf to the value. */
-MS_INLINE __u32 step(void *pages, __u32 at, __u32 key)
-{
-	__u32 *node = page_at(pages, at);
-	if (!node)
-		return 0;
-	node = word_at(node, at, MS_INDEX_NODE);
-	if ((at & MS_INDEX_DEPTH) == 1)
-		return node[8 + (below(node, 8, key) & 7)];
-	return node[0] + below(node, MS_INDEX_NODE, key) * MS_INDEX_NODE;
 }
 
 /* All lookups go on side by side, one step each and then the next: then the processor waits for memory once for each
@@ -101,7 +60,7 @@ MS_INLINE void find_classes(struct ms_walk_state *w, void *pages, struct ms_poli
 #pragma unroll
 	for (int side = 0; side < 2; side++) {
 		__u32 *address = w->address[side];
-		int ipv4 = !address[0] && !address[1] && address[2] == 0xffff;
+		int ipv4 = is_mapped(address);
 		w->word[side] = ipv4 ? 3 : 0;
 		w->class[side] = ipv4 ? policy->ipv4 : policy->ipv6;
 	}
@@ -214,72 +173,6 @@ MS_INLINE void look_at_lists(struct ms_walk_state *w, void *pages)
 		w->passes[n] = at ? found : 0;
 		ms_jump_back();
 	}
-}
-
-/* Do a rule's conditions on zones, course and VLAN tag hold? 1 or 0. At location 0 lies something else. */
-MS_INLINE __u32 is_there(struct ms_walk_state *w, __u32 *page, __u32 location)
-{
-	struct ms_where *where = (struct ms_where *)word_at(page, location, MS_WHERE_WORDS);
-	__u32 to = w->zones[MS_TO_SERVER], from = w->zones[MS_TO_CLIENT], vlan = w->vlan, vlans = where->vlans;
-	__u32 tagged = *word_at(page, location + vlans + (vlan >> 5), 1) >> (vlan & 31);
-	__u64 any = ((__u64)vlans - 1) >> 63, all = ((__u64)location - 1) >> 63;
-
-	ms_opaque(any);
-	ms_opaque(all);
-	return ((where->from_zones[(from >> 5) & 7] >> (from & 31)) & (where->to_zones[(to >> 5) & 7] >> (to & 31)) &
-		(where->courses >> (w->course & 31)) & (tagged | any) & 1) |
-	       all;
-}
-
-MS_INLINE __u32 zone_of(__u32 ifindex)
-{
-	__u32 *zone = managed_lookup(&ifindex);
-	return zone ? *zone : MS_ZONE_NONE;
-}
-
-/* Does a packet that bpf_fib_lookup says this of end at the gateway itself? It does not forward what is local. Where an
- * interface forwards nothing (only IPv6, say), the answer comes before the address is looked up. */
-MS_INLINE int ends_here(int found)
-{
-	return found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED;
-}
-
-/* The zone that a packet goes to which came in at an interface and is sent to the address of this side. */
-MS_INLINE __u32 zone_behind(struct __sk_buff *skb, struct ms_walk_state *w, int side)
-{
-	struct bpf_fib_lookup fib = {};
-	__u32 *to = w->address[side & 1], *from = w->address[~side & 1];
-
-	fib.ifindex = w->came_in;
-	fib.l4_protocol = w->l4;
-	if (!to[0] && !to[1] && to[2] == 0xffff) {
-		fib.family = 2; /* AF_INET */
-		fib.ipv4_src = ms_be32(from[3]);
-		fib.ipv4_dst = ms_be32(to[3]);
-	} else {
-		fib.family = 10; /* AF_INET6 */
-#pragma unroll
-		for (int n = 0; n < 4; n++) {
-			fib.ipv6_src[n] = ms_be32(from[n]);
-			fib.ipv6_dst[n] = ms_be32(to[n]);
-		}
-	}
-	int found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (ends_here(found))
-		return MS_ZONE_HOST;
-	/* The others say nothing of an interface. */
-	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH &&
-	    found != BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return MS_ZONE_NONE;
-	return zone_of(fib.ifindex);
-}
-
-MS_INLINE void find_zones(struct __sk_buff *skb, struct ms_walk_state *w)
-{
-	int side = w->reversed ? MS_TO_CLIENT : MS_TO_SERVER;
-
-	w->zones[side & 1] = w->goes_out ? zone_of(w->goes_out) : zone_behind(skb, w, side);
-	w->zones[~side & 1] = w->came_in ? zone_of(w->came_in) : MS_ZONE_HOST;
 }
 
 MS_INLINE __u32 policy_key(__u8 l4, __u32 dport)

@@ -86,6 +86,15 @@ MS_INLINE int inspect(struct __sk_buff *skb, struct ms_packet *p, struct ms_sess
 	return hold(skb, p, s, cfg, dir, hook);
 }
 
+/* From now on the inspector has it. */
+MS_INLINE int begin_to_inspect(struct __sk_buff *skb, struct ms_packet *p, struct ms_session *s, struct ms_config *cfg,
+			       __u64 word, int dir, int hook, __u64 now)
+{
+	word = word_with_verdict(word, MS_VERDICT_INSPECT);
+	s->verdict = word;
+	return inspect(skb, p, s, cfg, word, dir, hook, now);
+}
+
 /*
  * Hand-over in order: a direction goes straight again once nothing of it is held, on the CPU that its last
  * held frame was steered to. On another one that frame may still be on its way through the stack, although
@@ -163,11 +172,10 @@ MS_INLINE int act(struct __sk_buff *skb, struct ms_packet *p, struct ms_session 
 	switch (word_verdict(word)) {
 	case MS_VERDICT_ALLOW:
 		if (s->provisional && provisional_changes(s, p, dir)) {
-			word = word_with_reason(word_with_verdict(word, MS_VERDICT_INSPECT), MS_REASON_PENDING);
 			s->provisional = 0;
 			s->protocol = MS_PROTOCOL_NONE;
-			s->verdict = word;
-			return inspect(skb, p, s, cfg, word, dir, hook, now);
+			word = word_with_reason(word, MS_REASON_PENDING);
+			return begin_to_inspect(skb, p, s, cfg, word, dir, hook, now);
 		}
 		count_packets(p, MS_STAT_FAST);
 		return forward(skb, p, s, cfg, dir, hook, now);

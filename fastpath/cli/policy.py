@@ -12,7 +12,8 @@ from typing import IO, Any
 from fastpath.cli.flows import FIELDS, flow_of, read_flows
 from fastpath.config import Config
 from fastpath.exit import CommandError, ExitStatus
-from fastpath.policy.compile import Tables, compile_policy
+from fastpath.policy.compiler.compile import compile_policy
+from fastpath.policy.compiler.tables import Tables
 from fastpath.policy.describe import default_fields, difference, fields, named, place, rule_id
 from fastpath.policy.ethertypes import ethertype_texts
 from fastpath.policy.explain import Condition, Flow, as_json, explain

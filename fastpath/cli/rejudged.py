@@ -9,7 +9,7 @@ from fastpath import abi
 from fastpath.abi import Protocol
 from fastpath.config import Config
 from fastpath.gateway import open_map
-from fastpath.policy.compile import Tables
+from fastpath.policy.compiler.tables import Tables
 from fastpath.policy.icmp import has_types, type_text
 from fastpath.policy.model import TCP, UDP
 from fastpath.rejudge import Alike, Change, Effect, Rejudged, Sum, rejudge, tally

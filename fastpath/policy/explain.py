@@ -14,7 +14,7 @@ from typing import Any
 
 from fastpath.abi import Protocol, RuleFlag, Verdict
 from fastpath.document import Network
-from fastpath.policy.compile import Tables
+from fastpath.policy.compiler.tables import Tables
 from fastpath.policy.describe import app_names, icmp_texts, named, port_text, port_texts
 from fastpath.policy.evaluate import Walk
 from fastpath.policy.icmp import ECHO, has_types, read_type, type_text

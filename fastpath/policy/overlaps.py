@@ -12,8 +12,8 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
 from fastpath.document import Network
-from fastpath.policy.compile import key_spans
 from fastpath.policy.edges import Blocks, Edges, union
+from fastpath.policy.keys import key_spans
 from fastpath.policy.model import Networks, Rule
 
 # Addresses as numbers: IPv6, and IPv4 right behind it, so that all of them are one stretch.

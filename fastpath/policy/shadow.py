@@ -20,8 +20,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fastpath.abi import Action
-from fastpath.policy.compile import KEY_BASE, KEY_OTHER
 from fastpath.policy.edges import Edges, common, first, last, size, union, without
+from fastpath.policy.keys import KEY_BASE, KEY_OTHER
 from fastpath.policy.model import Default, PairDefault, Policy, Rule, all_protocols
 from fastpath.policy.overlaps import END, IPV4, Overlaps
 from fastpath.policy.where import ANYWHERE, Where

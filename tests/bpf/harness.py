@@ -37,7 +37,7 @@ from fastpath.commands import Commands
 from fastpath.config import TIMEOUTS, Config, Inspection
 from fastpath.libbpf import Program, RingBuffer
 from fastpath.loader.pins import PROGRAMS, Pins, Table
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compiler.compile import compile_policy
 from fastpath.policy.model import ANY_APP, Default, Log, Policy, Rule, RuleFileUse
 from fastpath.revisions import Revisions
 from fastpath.statistics import Counters, read_counters, sessions

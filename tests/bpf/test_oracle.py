@@ -15,7 +15,7 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
 from fastpath.abi import Status, Zone
-from fastpath.policy import compile  # noqa: A004
+from fastpath.policy.compiler import forest
 from fastpath.policy.model import Policy
 from fastpath.word import Word
 from tests.bpf.harness import ICMP_L4, ICMPV6_L4, QUERIES, TCP_L4, UDP_L4, Flow, Kernel, key_of
@@ -42,10 +42,10 @@ def drawn(kernel: Kernel, folder: Path, seeds: range, packets: int) -> Iterator[
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("seeds", "crowd"), [(WALKED[:120], compile.CROWD), (WALKED[120:], 0)])
+@pytest.mark.parametrize(("seeds", "crowd"), [(WALKED[:120], forest.CROWD), (WALKED[120:], 0)])
 def test_the_walk(kernel: Kernel, tmp_path: Path, seeds: range, crowd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without a crowd, few rules would be filed under their sources.
-    monkeypatch.setattr(compile, "CROWD", crowd)
+    monkeypatch.setattr(forest, "CROWD", crowd)
     verdicts: Counter[str] = Counter()
     for name, document, policy, packet in drawn(kernel, tmp_path, seeds, 40):
         numbers = policy.zone_numbers

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from fastpath.abi import Verdict
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compiler.compile import compile_policy
 from fastpath.policy.model import Default, Log, Policy
 from fastpath.word import Word
 from tests.bpf.harness import Act, Flow, Kernel, rule, sk_buff

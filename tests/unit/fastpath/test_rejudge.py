@@ -11,7 +11,8 @@ import pytest
 from fastpath import abi
 from fastpath.abi import Action, Protocol, Reason, SessionFlag, Verdict, Zone
 from fastpath.cli.rejudged import as_json, lines
-from fastpath.policy.compile import Tables, compile_policy
+from fastpath.policy.compiler.compile import compile_policy
+from fastpath.policy.compiler.tables import Tables
 from fastpath.policy.model import TCP, UDP, Default, Policy, Rule
 from fastpath.policy.names import write_names
 from fastpath.rejudge import EXAMPLES, Effect, Rejudged, rejudge, tally

@@ -15,7 +15,7 @@ import pytest
 from fastpath.config import Config
 from fastpath.exit import CommandError
 from fastpath.gateway import compile_source
-from fastpath.policy.compile import Sizes
+from fastpath.policy.compiler.tables import Sizes
 from fastpath.service import Service
 
 OLD, NEW = "rules: []\n", "rules: [{id: a, action: allow}]\n"

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from fastpath import abi
 from fastpath.abi import Action, Protocol, Verdict
 from fastpath.document import Network
-from fastpath.policy import compile  # noqa: A004
-from fastpath.policy.compile import MAX_CANDIDATES, Compiler, PolicyTooLargeError, Tables, _Pages, compile_policy
+from fastpath.policy.compiler import bound, compile  # noqa: A004
+from fastpath.policy.compiler.bound import MAX_CANDIDATES
+from fastpath.policy.compiler.compile import Compiler, compile_policy
+from fastpath.policy.compiler.pages import Pages
+from fastpath.policy.compiler.tables import PolicyTooLargeError, Tables
 from fastpath.policy.evaluate import evaluate
 from fastpath.policy.model import (
     ANY_APP,
@@ -305,7 +308,7 @@ def test_classes_of_addresses() -> None:
 
 @pytest.mark.parametrize("count", [1, 8, 9, 128, 129, 2049, 40_000])
 def test_an_index_of_any_size(count: int) -> None:
-    pages = _Pages()
+    pages = Pages()
     pages.put(range(16))
     choose = random.Random(count)
     keys = [0, *sorted(choose.sample(range(1, 1 << 32), count - 1))] if count < 40_000 else [0, *range(3, 3 * count, 3)]
@@ -576,6 +579,6 @@ def test_a_class_of_many_trees_has_one_of_them_all() -> None:
 
 def test_what_cannot_be_told_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     members = [*crowd(400, sources=hosts(1)[0]), *crowd(400, destinations=hosts(1)[0], ports=((80, 80),))]
-    monkeypatch.setattr(compile, "MAX_WORK", 1)
+    monkeypatch.setattr(bound, "MAX_WORK", 1)
     with pytest.raises(PolicyTooLargeError, match="cannot be told whether no more than 512 of them meet"):
         compile_policy(Policy(tuple(members)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastpath.policy.compile import Compiler, compile_policy
+from fastpath.policy.compiler.compile import Compiler, compile_policy
 from fastpath.policy.model import ICMP
 from tests.unit.fastpath.policy import policy_of, read
 

@@ -4,7 +4,8 @@ import pytest
 
 from fastpath.abi import Action, Protocol, Verdict
 from fastpath.document import Problems, compose
-from fastpath.policy.compile import Tables, compile_policy
+from fastpath.policy.compiler.compile import compile_policy
+from fastpath.policy.compiler.tables import Tables
 from fastpath.policy.explain import NEAR, Explanation, as_json, explain, read_flow
 from fastpath.policy.model import Policy, Rule
 from fastpath.policy.read import read_policy

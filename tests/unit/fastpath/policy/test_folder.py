@@ -16,7 +16,7 @@ from fastpath.config import load_config
 from fastpath.document import InvalidDocumentError, Problems
 from fastpath.gateway import Gateway
 from fastpath.policy import source as source_module
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compiler.compile import compile_policy
 from fastpath.policy.model import Policy
 from fastpath.policy.read import load_policy
 

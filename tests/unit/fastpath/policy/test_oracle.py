@@ -19,7 +19,7 @@ import yaml
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compiler.compile import compile_policy
 from fastpath.policy.evaluate import evaluate
 from tests.oracle import Answer, Packet, draw_document, draw_packets, judge, matching
 from tests.oracle.meaning import CARRIED, Document

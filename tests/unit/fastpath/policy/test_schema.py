@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fastpath.abi import Protocol
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compiler.compile import compile_policy
 from fastpath.policy.evaluate import evaluate
 from fastpath.policy.model import ICMP6, TCP, UDP
 from tests.unit.fastpath.policy import policy_of, read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastpath.policy.compile import compile_policy
+from fastpath.policy.compiler.compile import compile_policy
 from fastpath.policy.evaluate import evaluate
 from fastpath.policy.model import ICMP, TCP, UDP, Rule
 from tests.unit.fastpath.policy import policy_of, read

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpath.abi import Protocol, Verdict
-from fastpath.policy.compile import Tables, compile_policy
+from fastpath.policy.compiler.compile import compile_policy
+from fastpath.policy.compiler.tables import Tables
 from fastpath.policy.defined import Defined, addresses
 from fastpath.policy.draft import Account, Draft
 from fastpath.policy.model import ICMP, ICMP6, TCP, UDP

@@ -1,0 +1,1 @@
+"""Compile a policy to the tables that the kernel walks."""
