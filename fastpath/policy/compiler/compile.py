@@ -14,6 +14,7 @@ is refused.
 from __future__ import annotations
 
 import itertools
+import operator
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,8 +22,8 @@ from dataclasses import dataclass, replace
 from fastpath import abi
 from fastpath.abi import Limit
 from fastpath.document import Network, Problem, without_collector
-from fastpath.policy.compiler.bound import longest_walk
-from fastpath.policy.compiler.forest import Forest
+from fastpath.policy.compiler.bound import longest_walk, rows_of
+from fastpath.policy.compiler.forest import Forest, Row
 from fastpath.policy.compiler.layout import CLASS_WORDS, PAGE, aligned, rule_at
 from fastpath.policy.compiler.pages import Pages
 from fastpath.policy.compiler.records import put_ethertypes, put_rule, put_zones
@@ -62,16 +63,16 @@ class Compiler:
 
 @dataclass(frozen=True)
 class _Build:
-    """What tables are made of: of so many prefixes, the classes of each family and where all classes lie, and what says
-    where rules hold. Before any change there were `first` words.
+    """What tables are made of: of so many prefixes, where their classes lie, those classes' rows of trees (`rows_of`),
+    and what says where rules hold. Before any change there were `first` words.
     """
 
     policy: Policy
     sets: Sets
     forest: Forest
     prefixes: int
-    families: tuple[set[tuple[int, ...]], ...]
     records: Mapping[tuple[int, ...], int]
+    rows: list[list[set[Row]]]
     places: Mapping[Where, int]
     words: array[int]
     first: int
@@ -98,11 +99,12 @@ class _Build:
         for root, of_ipv4 in enumerate((True, False)):
             starts = [(start, records[members]) for start, members in class_ranges(prefixes, of_ipv4=of_ipv4)]
             pages.words[root] = pages.put_addresses(starts, 32 if of_ipv4 else 128)
-        families = tuple(
+        families = [
             {members for (address, _), members in prefixes.items() if is_ipv4(address) == of_ipv4}
             for of_ipv4 in (True, False)
-        )
-        return cls(policy, sets, forest, len(prefixes), families, records, places, pages.words, len(pages.words))
+        ]
+        rows = rows_of(forest, families)
+        return cls(policy, sets, forest, len(prefixes), records, rows, places, pages.words, len(pages.words))
 
     def changed(self, policy: Policy) -> _Build | None:
         """The same for a policy of which some rules differ; None where all has to be made anew."""
@@ -112,8 +114,9 @@ class _Build:
             return None
         if policy.zone_numbers != self.policy.zone_numbers:
             return None
-        pairs = enumerate(zip(self.policy.rules, policy.rules, strict=True))
-        differing = [index for index, (old, new) in pairs if old is not new and _meaning(old) != _meaning(new)]
+        old, new = self.policy.rules, policy.rules
+        others = itertools.compress(itertools.count(), map(operator.is_not, old, new))
+        differing = [index for index in others if _meaning(old[index]) != _meaning(new[index])]
         forest = self.forest.changed(policy, differing, self.sets) if len(differing) <= MAX_CHANGES else None
         if forest is None:
             return None
@@ -132,7 +135,7 @@ class _Build:
 
     def tables(self) -> Tables:
         """PolicyTooLargeError when a walk may be too long."""
-        longest = longest_walk(self.policy, self.forest, self.families)
+        longest = longest_walk(self.policy, self.forest, self.rows)
         sizes = Sizes(
             rules=len(self.policy.rules),
             prefixes=self.prefixes,

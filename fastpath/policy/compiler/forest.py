@@ -29,6 +29,8 @@ _LANE_TOP = 0xFFFF // MAX_TREES
 Entry = tuple[int, int, tuple[Span, ...], bool]
 # The side that a tree's rules are filed under, and its sets: more than one where a class has too many trees.
 Name = tuple[bool, tuple[int, ...]]
+# Trees of a class on one side.
+Row = tuple[Name, ...]
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Forest:
     def __init__(self, policy: Policy, sets: Sets) -> None:
         self.entries: tuple[dict[int, list[Entry]], ...] = ({}, {})
         self.built: dict[Name, Tree] = {}
-        self.names: dict[tuple[int, ...], tuple[list[Name], ...]] = {}
+        self.names: dict[tuple[int, ...], tuple[Row, ...]] = {}
         self.spans = Spans()
         self.sides = [(sets.named(rule.destinations), sets.named(rule.sources)) for rule in policy.rules]
         # How many rules share a set and their keys.
@@ -134,15 +136,15 @@ class Forest:
         }
         return forest
 
-    def names_of(self, members: tuple[int, ...]) -> tuple[list[Name], ...]:
+    def names_of(self, members: tuple[int, ...]) -> tuple[Row, ...]:
         """The trees of a class by destination, and those by source."""
         if members not in self.names:
             found = []
             for by_source in (False, True):
                 filed = self.entries[by_source]
                 own = [each for each in (ANYONE, *members) if each in filed]
-                names: list[Name] = [(by_source, (each,)) for each in own]
-                found.append(names if len(names) <= MAX_TREES else [(by_source, tuple(own))])
+                names: Row = tuple((by_source, (each,)) for each in own)
+                found.append(names if len(names) <= MAX_TREES else ((by_source, tuple(own)),))
             self.names[members] = tuple(found)
         return self.names[members]
 
