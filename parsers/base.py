@@ -6,13 +6,17 @@ nothing (it needs more) or with `ParseError`, after which it is dead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import abc
+import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import ClassVar, Final
 
 # Equal to MS_TO_SERVER and MS_TO_CLIENT; parsers import nothing of ours.
 TO_SERVER: Final = 0
 TO_CLIENT: Final = 1
+TCP: Final = 6
+UDP: Final = 17
 
 
 class ParseError(Exception):
@@ -32,8 +36,85 @@ class Event:
     """Base of all events."""
 
 
+# What a field may be: text as sent, a number, or several texts (an empty tuple: none was said).
+Value = bytes | int | tuple[bytes, ...]
+
+
+class Kind(enum.Enum):
+    """What values a field has."""
+
+    TEXT = enum.auto()
+    NUMBER = enum.auto()
+    LIST = enum.auto()
+
+
 @dataclass(frozen=True, slots=True)
-class Request(Event):
+class Field:
+    """Something of a unit that rules may ask for. `name` begins with its protocol: ``mysql.user``.
+
+    `once`: when it has been said, no later unit of the connection says it otherwise (design 2.1: a verdict that depends
+    on such fields only may be final). `folded`: case means nothing in it, rules compare lower case.
+    """
+
+    name: str
+    says: str
+    kind: Kind = Kind.TEXT
+    once: bool = False
+    folded: bool = False
+
+
+class Unit(Event):
+    """What is judged by itself: a hello, a login, a command, a question. It is complete with its last byte, nothing of
+    it is told before. `fields` are some of its parser's, by name; one that is missing was not said, and will not be by
+    this unit; of those in `later`, fields that are said once, a later unit may tell.
+    """
+
+    __slots__ = ()
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol."""
+        raise NotImplementedError
+
+    @property
+    def fields(self) -> Mapping[str, Value]:
+        """What it says."""
+        raise NotImplementedError
+
+    @property
+    def direction(self) -> int:
+        """Where it goes."""
+        return TO_SERVER
+
+    @property
+    def later(self) -> frozenset[str]:
+        """What is not known yet."""
+        return frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Said(Unit):
+    """A unit that is nothing more."""
+
+    protocol: str
+    fields: Mapping[str, Value]
+    direction: int = TO_SERVER
+    later: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Switched(Event):
+    """The connection goes on in another protocol, or in one to be identified (""), from these bytes on; the parser
+    has read none of them and is done.
+    """
+
+    protocol: str
+    to_server: bytes = b""
+    to_client: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Unit):
     """A complete request head, of HTTP/1 (`stream` 0) or HTTP/2. `path` is the target
     as sent, without scheme and authority; `host` as sent.
     """
@@ -52,10 +133,36 @@ class Request(Event):
         return self.stream > 0 and self.content_type[:16].lower() == b"application/grpc"
 
     @property
+    def protocol(self) -> str:
+        """By its content type where it is HTTP/2."""
+        if not self.stream:
+            return "http"
+        return "grpc" if self.is_grpc else "http2"
+
+    @property
+    def fields(self) -> Mapping[str, Value]:
+        """What rules may ask for."""
+        fields: dict[str, Value] = {"http.method": self.method, "http.path": self.path, "http.host": self.host}
+        if self.is_grpc:
+            fields["grpc.service"], fields["grpc.method"] = self.grpc
+        return fields
+
+    @property
     def grpc(self) -> tuple[bytes, bytes]:
         """Service and method out of "/pkg.Service/Method"."""
         service, _, method = self.path[1:].rpartition(b"/")
         return service, method
+
+
+HTTP_FIELDS: Final = (
+    Field("http.method", "the request's method"),
+    Field("http.path", "its target without scheme, authority and query, in normal form"),
+    Field("http.host", "its authority without port and final dot", folded=True),
+)
+GRPC_FIELDS: Final = (
+    Field("grpc.service", "package and service of the call"),
+    Field("grpc.method", "method of the call"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +215,42 @@ class GoAway(Event):
     code: int
 
 
-class Parser(Protocol):
-    """The common surface; `tests/contract` holds every parser against it."""
+class Parser(abc.ABC):
+    """One connection, or one flow of datagrams; `tests/contract` holds every parser of `parsers.registry` to this.
+
+    `name` is the protocol's of design.md, `fields` all that its units may say, `transports` the IP protocols that it
+    runs over. Over UDP each `feed` is a datagram; a parser for both takes ``datagrams=True`` for these.
+    """
+
+    name: ClassVar[str]
+    fields: ClassVar[tuple[Field, ...]]
+    transports: ClassVar[tuple[int, ...]] = (TCP,)
 
     @property
+    @abc.abstractmethod
     def buffered(self) -> int:
         """Bytes retained; bounded by the parser's limits."""
 
-    @property
-    def pending(self) -> bool:
-        """The bytes so far leave a request incomplete: they may go on, its last byte may not."""
+    @abc.abstractmethod
+    def pending(self, direction: int) -> bool:
+        """The bytes so far leave a unit of this direction incomplete: they may go on, its last byte may not."""
 
     @property
     def blocked(self) -> bool:
         """Bytes are buffered whose meaning depends on the other side: they may not go on."""
+        return False
 
+    @abc.abstractmethod
     def feed(self, direction: int, data: bytes) -> list[Event]:
-        """Consume bytes; ParseError kills the parser."""
+        """Consume any number of bytes; ParseError kills the parser. How bytes were cut into pieces changes nothing in
+        the events.
+        """
 
     def eof(self, direction: int) -> list[Event]:
-        """The direction has ended."""
+        """The direction has ended: what is incomplete stays so."""
+        del direction
+        return []
 
+    @abc.abstractmethod
     def gap(self, direction: int, size: int) -> list[Event]:
-        """Bytes were lost: resynchronise or ParseError."""
+        """Bytes were lost: resynchronise, or ParseError."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import httptools
 
-from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Request, Response, Upgraded
+from parsers.base import HTTP_FIELDS, TO_CLIENT, TO_SERVER, Event, ParseError, Parser, Request, Response, Upgraded
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,11 @@ _CL_MAX: Final = 1 << 62
 _HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
 
 
-class Http1Parser:
+class Http1Parser(Parser):
     """One connection; see `parsers.base.Parser`."""
 
     name = "http"
+    fields = HTTP_FIELDS
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
@@ -67,10 +68,9 @@ class Http1Parser:
         """Bytes retained, httptools' included."""
         return self._seen + self._unseen + len(self._behind) + self._responses.buffered
 
-    @property
-    def pending(self) -> bool:
+    def pending(self, direction: int) -> bool:
         """A request head is incomplete."""
-        return self._in_head and not self.blocked
+        return direction == TO_SERVER and self._in_head and not self.blocked
 
     @property
     def blocked(self) -> bool:
@@ -89,11 +89,6 @@ class Http1Parser:
             raise ParseError(error.code, self._offset[direction], self._events) from None
         self._offset[direction] += len(data)
         return self._events
-
-    def eof(self, direction: int) -> list[Event]:
-        """Nothing to conclude: an incomplete request stays incomplete."""
-        del direction
-        return []
 
     def gap(self, direction: int, size: int) -> list[Event]:
         """Framing is lost with any byte."""

@@ -16,11 +16,14 @@ import hpack
 from hpack.exceptions import HPACKError
 
 from parsers.base import (
+    GRPC_FIELDS,
+    HTTP_FIELDS,
     TO_CLIENT,
     TO_SERVER,
     Event,
     GoAway,
     ParseError,
+    Parser,
     Preface,
     Request,
     Response,
@@ -118,12 +121,13 @@ class _Side:
         self.empty = 0
 
 
-class Http2Parser:
+class Http2Parser(Parser):
     """One connection; see `parsers.base.Parser`. After an h2c upgrade `upgraded` is the HTTP/1 request
     (stream 1, already judged) and `settings` the payload of its HTTP2-Settings.
     """
 
     name = "http2"
+    fields = (*HTTP_FIELDS, *GRPC_FIELDS)
 
     def __init__(self, limits: Limits | None = None, upgraded: Request | None = None, settings: bytes = b"") -> None:
         self.limits = limits or Limits()
@@ -142,20 +146,16 @@ class Http2Parser:
         """Bytes retained."""
         return sum(len(side.buffer) + len(side.block or b"") for side in self._sides)
 
-    @property
-    def pending(self) -> bool:
+    def pending(self, direction: int) -> bool:
         """The client's preface, a frame header or a header block is incomplete."""
+        if direction != TO_SERVER:
+            return False
         side = self._sides[TO_SERVER]
         if side.block is not None or not side.preface:
             return bool(side.block is not None or side.buffer)
         if not side.buffer:
             return False
         return len(side.buffer) < 4 or side.buffer[3] in {HEADERS, CONTINUATION}
-
-    @property
-    def blocked(self) -> bool:
-        """Never: no client byte's meaning waits for the server."""
-        return False
 
     def feed(self, direction: int, data: bytes) -> list[Event]:
         """Consume bytes of one direction."""
@@ -166,11 +166,6 @@ class Http2Parser:
         except ParseError as error:
             raise ParseError(error.code, side.offset, self._events) from None
         return self._events
-
-    def eof(self, direction: int) -> list[Event]:
-        """Nothing to conclude."""
-        del direction
-        return []
 
     def gap(self, direction: int, size: int) -> list[Event]:
         """Only a body's bytes may be missing; the dynamic table is lost with any other."""

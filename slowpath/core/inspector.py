@@ -455,7 +455,7 @@ class Inspector:
         if flow.state == State.IDENTIFY:
             pending = True
         elif flow.state == State.PARSE and flow.parser is not None:
-            pending, blocked = flow.parser.pending, flow.parser.blocked
+            pending, blocked = flow.parser.pending(TO_SERVER), flow.parser.blocked
         if blocked:
             flow.hold_until = 0.0
         elif not pending:

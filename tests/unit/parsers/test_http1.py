@@ -104,13 +104,13 @@ def test_error_has_place_and_what_came_before() -> None:
 def test_pending_and_its_end() -> None:
     parser = Http1Parser()
     parser.feed(TO_SERVER, GET[:9])
-    assert parser.pending
+    assert parser.pending(TO_SERVER)
     parser.feed(TO_SERVER, GET[9:])
-    assert not parser.pending
+    assert not parser.pending(TO_SERVER)
     parser.feed(TO_SERVER, POST[:-2])
-    assert not parser.pending, "a body decides nothing"
+    assert not parser.pending(TO_SERVER), "a body decides nothing"
     parser.feed(TO_SERVER, POST[-2:] + b"\r\n")
-    assert not parser.pending
+    assert not parser.pending(TO_SERVER)
 
 
 @pytest.mark.parametrize("filler", [b"x" * 1000, b"X-Long: " + b"y" * 990 + b"\r\n"])

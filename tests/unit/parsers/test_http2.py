@@ -97,11 +97,11 @@ def test_continuation_and_padding() -> None:
     data = frame(1, PADDED | PRIORITY, 1, padded) + frame(9, 0, 1, block[3:5]) + frame(9, END_HEADERS, 1, block[5:])
     parser = started()
     assert parser.feed(TO_SERVER, data[:-1]) == []
-    assert parser.pending
+    assert parser.pending(TO_SERVER)
     (request,) = parser.feed(TO_SERVER, data[-1:])
     assert isinstance(request, Request)
     assert request.path == b"/x"
-    assert not parser.pending
+    assert not parser.pending(TO_SERVER)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_bodies_are_walked_not_kept() -> None:
     for at in range(0, len(body), 1000):
         parser.feed(TO_SERVER, body[at : at + 1000])
         assert parser.buffered <= 9
-    assert not parser.pending
+    assert not parser.pending(TO_SERVER)
     assert parser.feed(TO_SERVER, frame(3, 0, 1, (8).to_bytes(4, "big"))) == [StreamReset(TO_SERVER, 1, 8)]
 
 
@@ -254,11 +254,11 @@ def test_upgraded() -> None:
 def test_pending_only_where_a_request_could_begin() -> None:
     parser = Http2Parser()
     parser.feed(TO_SERVER, PREFACE[:5])
-    assert parser.pending
+    assert parser.pending(TO_SERVER)
     parser.feed(TO_SERVER, START[5:])
-    assert not parser.pending
+    assert not parser.pending(TO_SERVER)
     parser.feed(TO_SERVER, frame(8, 0, 0, bytes(4))[:6])
-    assert not parser.pending
+    assert not parser.pending(TO_SERVER)
     assert not parser.blocked
 
 

@@ -1,0 +1,17 @@
+"""Which parser reads which protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from parsers.base import Field, Parser
+from parsers.http1 import Http1Parser
+from parsers.http2 import Http2Parser
+
+_ALL: Final[tuple[type[Parser], ...]] = (Http1Parser, Http2Parser)
+
+# By name of design.md. gRPC is HTTP/2 until its first request tells.
+PARSERS: Final[Mapping[str, type[Parser]]] = {each.name: each for each in _ALL}
+# All that rules may ask for, by name.
+FIELDS: Final[Mapping[str, Field]] = {field.name: field for each in _ALL for field in each.fields}

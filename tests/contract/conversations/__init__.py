@@ -1,0 +1,35 @@
+"""Well-formed conversations, a module for each protocol, that test_parsers.py holds its parser to.
+
+A new module needs nothing but `CONVERSATIONS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from parsers.base import TCP, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """`parts` are (direction, bytes) in the order of time, over UDP a datagram each; `units` what they say, of each
+    unit its protocol and all of its fields.
+    """
+
+    name: str
+    parser: str
+    parts: tuple[tuple[int, bytes], ...]
+    units: tuple[tuple[str, Mapping[str, Value]], ...]
+    l4: int = TCP
+
+    def __str__(self) -> str:
+        return f"{self.parser}-{self.name}".replace(" ", "-")
+
+
+def conversations() -> Iterator[Conversation]:
+    """Those of all modules here."""
+    for module in pkgutil.iter_modules(__path__):
+        yield from importlib.import_module(f"{__name__}.{module.name}").CONVERSATIONS
