@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.lab import Lab
 
@@ -20,6 +21,9 @@ SKIPPED: list[str] = []
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEFT_OUT] = []
     SKIPPED.clear()
+    # How long something takes on a busy machine is no property of the code.
+    settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any-machine")
     # A shell's background job ignores it, and so would every process that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
