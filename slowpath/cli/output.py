@@ -200,10 +200,24 @@ def _detail(record: Record) -> str:
         parts.append(f"/{_found(grpc, 'service')}/{_found(grpc, 'method')}")
     elif isinstance(http := record.get("http"), dict):
         parts.append(f"{_found(http, 'method')} {_found(http, 'host')}{_found(http, 'path')}".strip())
+    parts += _said(record)
     if record.get("event") == "end":
         parts.append(f"{_word(record.get('end'))} {_seconds(record.get('duration'))}")
         parts += [f"{_pair(record.get('packets'))} pkts", f"{_pair(record.get('bytes'))} B"]
     return " ".join(parts)
+
+
+# Objects of an end record that are no fields.
+_COUNTERS = ("packets", "bytes", "held")
+
+
+def _said(record: Record) -> Iterator[str]:
+    """Fields of other protocols' parsers."""
+    for name, fields in record.items():
+        if name not in {"flow", "http", "grpc", *_COUNTERS} and isinstance(fields, dict):
+            for field, value in fields.items():
+                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+                yield f"{escape(str(field), 40)}={escape(text, 80)}".replace(" ", "\\x20")
 
 
 def _found(finding: Record, name: str) -> str:

@@ -13,11 +13,23 @@ from typing import Final
 
 from fastpath.abi import Action, Protocol, Reason, Scope, Verdict
 from fastpath.word import Word
-from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Request, Response, Upgraded
-from parsers.base import Parser as AnyParser
+from parsers.base import (
+    TO_CLIENT,
+    TO_SERVER,
+    Event,
+    ParseError,
+    Parser,
+    Request,
+    Response,
+    Switched,
+    Unit,
+    Upgraded,
+    Value,
+)
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.identify import Match, NeedMore, identify
+from parsers.registry import PARSERS
 from slowpath.core.flow import Flow, Held, State, Stats
 from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet, flow_key
 from slowpath.core.model import (
@@ -34,7 +46,8 @@ from slowpath.core.model import (
 )
 from slowpath.core.reassembly import Arrival, Stream
 from slowpath.record.model import DEFAULT_RULE, Findings, verdict_record
-from slowpath.rules.ruleset import Outcome, RuleSet, Subject
+from slowpath.rules.fields import Subject
+from slowpath.rules.ruleset import Outcome, RuleSet
 
 HTTP: Final = 1 << Protocol.HTTP
 HTTP2_OR_GRPC: Final = 1 << Protocol.HTTP2 | 1 << Protocol.GRPC
@@ -194,7 +207,9 @@ class Inspector:
         allowed = judgement.verdict == Verdict.ALLOW
         if judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self.rules.decide(judgement.rule_files, flow.protocol)
-            allowed = outcome is not None and outcome.action == Action.ALLOW
+            if outcome is None and flow.unit is not None:
+                outcome = self.rules.evaluate(judgement.rule_files, Subject.of(flow.unit))
+            allowed = outcome is not None and outcome.scope == Scope.CONNECTION and outcome.action == Action.ALLOW
         if verdict == Verdict.ALLOW and not allowed:
             # Requests went by unread since it was allowed: what the new rules must see is gone.
             self._deny(flow, judgement, Scope.CONNECTION, Reason.MIDSTREAM)
@@ -295,9 +310,10 @@ class Inspector:
         if flow.state == State.REFUSE:
             self._discard(packet)
             return
+        data = bytes(packet.payload)
         if flow.state == State.IDENTIFY:
             self._hold(flow, packet, direction, 0)
-            data = bytes(packet.payload)
+            flow.buffers[direction].extend(data)
             answer = identify(*((data, b"") if direction == TO_SERVER else (b"", data)), packet.l4)
             if isinstance(answer, Match) and answer.malformed:
                 flow.first = flow.protocol = NAMES[answer.protocol]
@@ -305,6 +321,11 @@ class Inspector:
             else:
                 self._known(flow, NAMES[answer.protocol] if isinstance(answer, Match) else Protocol.UNKNOWN)
             self._flush(flow)
+        elif flow.state == State.PARSE:
+            self._hold(flow, packet, direction, 0)
+            self._parse(flow, direction, data)
+            self._flush(flow)
+            self._weigh(flow)
         else:
             self._release(packet)
 
@@ -451,11 +472,12 @@ class Inspector:
         """Let go what is judged, and what may go on incomplete; arm the timers of the rest."""
         if flow.state >= State.PASS:
             return
-        pending = blocked = False
-        if flow.state == State.IDENTIFY:
-            pending = True
-        elif flow.state == State.PARSE and flow.parser is not None:
-            pending, blocked = flow.parser.pending(TO_SERVER), flow.parser.blocked
+        # What is being identified may need either side.
+        waits = [flow.state == State.IDENTIFY] * 2
+        blocked = False
+        if flow.state == State.PARSE and flow.parser is not None:
+            waits, blocked = [flow.parser.pending(TO_SERVER), flow.parser.pending(TO_CLIENT)], flow.parser.blocked
+        pending = any(waits)
         if blocked:
             flow.hold_until = 0.0
         elif not pending:
@@ -470,17 +492,11 @@ class Inspector:
         elif not (pending or blocked):
             flow.need_until = 0.0
         for direction, stream in enumerate(flow.streams):
-            if stream is not None and self._may_go(flow, direction, pending, blocked):
+            if blocked and direction == TO_SERVER:
+                continue
+            if stream is not None and (flow.forwarding or not waits[direction]):
                 flow.safe[direction] = stream.next
         self._flush(flow)
-
-    def _may_go(self, flow: Flow, direction: int, pending: bool, blocked: bool) -> bool:
-        if blocked:
-            return direction == TO_CLIENT
-        if not pending or flow.forwarding:
-            return True
-        # What is being identified may need either side; afterwards only requests are held.
-        return direction == TO_CLIENT and flow.state == State.PARSE
 
     def _flush(self, flow: Flow) -> None:
         """Release held packets in order, up to what is safe in their direction."""
@@ -557,16 +573,20 @@ class Inspector:
             self._start(flow, Http1Parser())
         elif protocol == Protocol.HTTP2:
             self._start(flow, Http2Parser())
+        elif (parser := PARSERS.get(protocol.name.lower())) is not None and flow.l4 in parser.transports:
+            self._start(flow, parser() if flow.l4 == TCP else parser(datagrams=True))  # type: ignore[call-arg]
         else:
             self._judge(flow, 1 << protocol)
 
-    def _start(self, flow: Flow, parser: AnyParser, request: Request | None = None) -> None:
+    def _start(self, flow: Flow, parser: Parser, request: Request | None = None) -> None:
         flow.parser = parser
         flow.state = State.PARSE
         if isinstance(parser, Http2Parser):
             self._judge(flow, HTTP2_OR_GRPC)
+        elif not isinstance(parser, Http1Parser):
+            self._judge(flow, 1 << flow.protocol)
         if request is not None and flow.state == State.PARSE:
-            self._request(flow, request)
+            self._unit(flow, request)
         for direction in (TO_SERVER, TO_CLIENT):
             data = bytes(flow.buffers[direction])
             flow.buffers[direction].clear()
@@ -615,24 +635,24 @@ class Inspector:
         for event in events:
             if flow.state != State.PARSE:
                 return
-            if isinstance(event, Request):
-                self._request(flow, event)
+            if isinstance(event, Unit):
+                self._unit(flow, event)
             elif isinstance(event, Response):
                 if flow.switching and event.status >= 200 and event.status != 101:
                     flow.switching = False
                     self._again(flow)
             elif isinstance(event, Upgraded):
                 self._upgraded(flow, event)
+            elif isinstance(event, Switched):
+                self._switched(flow, event)
 
-    def _request(self, flow: Flow, request: Request) -> None:
+    def _unit(self, flow: Flow, unit: Unit) -> None:
         self.stats.requests += 1
-        flow.request = request
-        protocol = Protocol.HTTP
-        if request.stream:
-            protocol = Protocol.GRPC if request.is_grpc else Protocol.HTTP2
+        flow.unit = unit
+        protocol = NAMES[unit.protocol]
         if flow.kind == Protocol.NONE:
             flow.kind = flow.protocol = protocol
-        flow.switching = bool(request.upgrade) and not request.stream
+        flow.switching = isinstance(unit, Request) and bool(unit.upgrade) and not unit.stream
         judgement = flow.judgements.get(protocol)
         if judgement is None:
             self._judge_request(flow, protocol)
@@ -645,8 +665,9 @@ class Inspector:
         elif judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self.rules.decide(judgement.rule_files, protocol)
             if outcome is None:
-                outcome = self.rules.evaluate(judgement.rule_files, Subject.of(protocol, request))
-                self._judged_request(flow, judgement, outcome)
+                outcome = self.rules.evaluate(judgement.rule_files, Subject.of(unit))
+                if outcome is not None:
+                    self._judged_unit(flow, judgement, outcome)
             elif outcome.action != Action.ALLOW:
                 self._apply(flow, judgement, outcome)
         elif judgement.verdict == Verdict.INSPECT:
@@ -664,11 +685,26 @@ class Inspector:
         self.stats.judged += 1
         flow.judgement = flow.judgements[protocol] = self.kernel.judge(flow.key, flow.session_id, 1 << protocol)
 
-    def _judged_request(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
-        if outcome.action != Action.ALLOW:
+    def _judged_unit(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
+        if outcome.scope == Scope.CONNECTION:
+            self._apply(flow, judgement, outcome)
+        elif outcome.action == Action.DENY and flow.l4 == TCP:
             self._deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome.rule)
+        elif outcome.action == Action.DENY:
+            self._deny_datagram(flow, judgement, outcome)
         elif not flow.recorded or judgement.log == "all":
             self._record(flow, Verdict.ALLOW, Scope.REQUEST, outcome.reason, judgement, rule=outcome.rule)
+
+    def _deny_datagram(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
+        """It does not go on; what else the flow says is judged by itself."""
+        self._record(flow, Verdict.DENY, Scope.REQUEST, outcome.reason, judgement, rule=outcome.rule)
+        if judgement.monitor:
+            return
+        for held in flow.held:
+            self._discard(held.packet)
+            flow.held_bytes -= len(held.packet.frame)
+            self.stats.held_bytes -= len(held.packet.frame)
+        flow.held = []
 
     def _again(self, flow: Flow) -> None:
         """The offered upgrade was declined: it stays HTTP/1, and may now be allowed for good."""
@@ -715,6 +751,19 @@ class Inspector:
             self._settle(flow)
             return
         self._allow(flow, judgement, Scope.CONNECTION, judgement.reason, record=not flow.recorded)
+
+    def _switched(self, flow: Flow, event: Switched) -> None:
+        """What began as one protocol goes on in another, of which the policy is asked by itself."""
+        first = flow.first
+        flow.parser = None
+        flow.kind = Protocol.NONE
+        flow.recorded = flow.resting = False
+        flow.buffers[TO_SERVER].extend(event.to_server)
+        flow.buffers[TO_CLIENT].extend(event.to_client)
+        flow.state = State.IDENTIFY
+        if event.protocol:
+            self._known(flow, NAMES[event.protocol])
+            flow.first = first
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
@@ -846,7 +895,7 @@ class Inspector:
         if judgement.log == "none" and verdict != Verdict.DENY:
             return
         waited = flow.held[0].since if flow.held and again else flow.held_since
-        findings = _findings(flow.request, self.limits.text, rule, None if waited is None else self._now - waited)
+        findings = _findings(flow.unit, self.limits.text, rule, None if waited is None else self._now - waited)
         word = Word(verdict, scope, monitor=judgement.monitor, reason=reason, revision=judgement.revision)
         self._out.append(
             Write(
@@ -873,19 +922,16 @@ class Inspector:
         return ((flow.key, flow.session_id) for flow in self._flows.values())
 
 
-def _findings(request: Request | None, limit: int, rule: str, latency: float | None) -> Findings:
-    http = grpc = None
-    if request is not None:
-        http = {
-            "method": _text(request.method, limit),
-            "path": _text(request.path, limit),
-            "host": _text(request.host, limit),
-        }
-        if request.is_grpc:
-            service, method = request.grpc
-            grpc = {"service": _text(service, limit), "method": _text(method, limit)}
+def _findings(unit: Unit | None, limit: int, rule: str, latency: float | None) -> Findings:
+    fields = {name: _shown(value, limit) for name, value in unit.fields.items()} if unit is not None else {}
     rule_file, _, l7_rule = rule.partition("/")
-    return Findings(latency=latency, http=http, grpc=grpc, rule_file=rule_file or None, l7_rule=l7_rule or None)
+    return Findings(latency=latency, fields=fields, rule_file=rule_file or None, l7_rule=l7_rule or None)
+
+
+def _shown(value: Value, limit: int) -> str | int | list[str]:
+    if isinstance(value, tuple):
+        return [_text(each, limit) for each in value]
+    return value if isinstance(value, int) else _text(value, limit)
 
 
 def _text(value: bytes, limit: int) -> str:

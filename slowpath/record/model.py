@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from fastpath import abi
 from fastpath.word import Word
@@ -13,6 +14,8 @@ from slowpath.record import VERSION, Record
 
 # Attacker-controlled text in a record; a longer one is cut and ends in the ellipsis.
 MAX_TEXT = 4096
+# Of a list.
+MAX_ITEMS = 64
 
 DEFAULT_RULE = "default"
 
@@ -51,8 +54,7 @@ class Findings:
     """What the inspector found beside the verdict; what is empty is left out of the record."""
 
     latency: float | None = None  # seconds from the first held packet until the verdict
-    http: Mapping[str, str] | None = None  # method, path, host
-    grpc: Mapping[str, str] | None = None  # service, method
+    fields: Mapping[str, str | int | Sequence[str]] = field(default_factory=dict)  # what rules call them: http.path
     rule_file: str | None = None
     l7_rule: str | None = None
 
@@ -232,10 +234,13 @@ def _common(  # noqa: PLR0917
 
 
 def _add_findings(record: Record, findings: Findings) -> None:
-    if findings.http:
-        record["http"] = {name: _text(value) for name, value in findings.http.items()}
-    if findings.grpc:
-        record["grpc"] = {name: _text(value) for name, value in findings.grpc.items()}
+    for name, value in findings.fields.items():
+        protocol, _, own = name.partition(".")
+        if isinstance(value, str):
+            shown: Any = _text(value)
+        else:
+            shown = value if isinstance(value, int) else [_text(each) for each in value[:MAX_ITEMS]]
+        record.setdefault(protocol, {})[own] = shown
     if findings.rule_file:
         record["rule_file"] = _text(findings.rule_file)
     if findings.l7_rule:

@@ -1,7 +1,7 @@
 """Rule files, compiled: who is allowed to ask for what.
 
-First match wins; no rule matching is a denial (`no_rule`). The compiler derives what
-a decision depends on: rules without a condition on requests are connection-scoped.
+First match wins; no rule matching is a denial (`no_rule`). The compiler derives what a decision depends on: it is
+the connection's where every rule up to the one that decides asks only for what a connection says once.
 """
 
 from __future__ import annotations
@@ -11,72 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
-from fastpath.abi import Action, Protocol, Reason, Scope
+from fastpath.abi import Action, Reason, Scope
+from fastpath.abi import Protocol as App
 from fastpath.document import InvalidDocumentError, Node, Problem, Problems, compose, read_text
-from parsers.base import Request
-from slowpath.rules import normal
-from slowpath.rules.glob import Glob
+from parsers.registry import FIELDS
+from slowpath.rules.conditions import may_match, read_match
+from slowpath.rules.fields import PROTOCOLS, Subject
+from slowpath.rules.match import ALWAYS, Answer, Condition
+from slowpath.rules.samples import Sample, read_sample
 
-PROTOCOLS = (Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC)
 MAX_RULES = 10_000
-NO_PATH = normal.Path("")
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """One request as rules see it."""
-
-    protocol: Protocol
-    method: str = ""
-    path: normal.Path = NO_PATH
-    host: str = ""
-    grpc_service: str = ""
-    grpc_method: str = ""
-
-    @classmethod
-    def of(cls, protocol: Protocol, request: Request) -> Subject:
-        """What a parsed request is to the rules."""
-        service = method = b""
-        if protocol == Protocol.GRPC:
-            service, method = request.grpc
-        return cls(
-            protocol,
-            request.method.decode("latin-1"),
-            normal.path(request.path),
-            normal.host(request.host),
-            service.decode("latin-1"),
-            method.decode("latin-1"),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One key of a `match`: the values it may have."""
-
-    key: str
-    exact: frozenset[str]
-    prefixes: tuple[str, ...]
-    globs: tuple[Glob, ...]
-
-    def matches(self, text: str) -> bool:
-        """Any of the values fits."""
-        return (
-            text in self.exact
-            or (bool(self.prefixes) and text.startswith(self.prefixes))
-            or any(glob.matches(text) for glob in self.globs)
-        )
-
-    def canonical(self) -> tuple[object, ...]:
-        """Equal for equal meaning."""
-        return self.key, sorted(self.exact), sorted(self.prefixes), sorted(glob.pattern for glob in self.globs)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A request of a rule's `samples`, with its place."""
-
-    subject: Subject
-    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,34 +29,29 @@ class Rule:
 
     id: str
     action: Action
-    conditions: tuple[Condition, ...]
+    match: Condition = ALWAYS
     must_match: tuple[Sample, ...] = ()
     must_not_match: tuple[Sample, ...] = ()
     line: int = 0
 
     @property
-    def scope(self) -> Scope:
-        """What the rule depends on."""
-        return Scope.REQUEST if self.conditions else Scope.CONNECTION
+    def fields(self) -> frozenset[str]:
+        """What it asks for."""
+        return frozenset(self.match.fields())
 
-    def matches(self, subject: Subject) -> bool:
-        """All conditions hold."""
-        for condition in self.conditions:
-            key = condition.key
-            if key == "http.path":
-                if subject.path.ambiguous:
-                    if self.action == Action.ALLOW:
-                        return False
-                elif not condition.matches(subject.path.text):
-                    return False
-            elif key.startswith("grpc."):
-                if subject.protocol != Protocol.GRPC:
-                    return False
-                if not condition.matches(subject.grpc_service if key == "grpc.service" else subject.grpc_method):
-                    return False
-            elif not condition.matches(subject.method if key == "http.method" else subject.host):
-                return False
-        return True
+    @property
+    def scope(self) -> Scope:
+        """What it depends on: NONE where it matches everything."""
+        if not self.fields:
+            return Scope.NONE
+        return Scope.CONNECTION if all(FIELDS[name].once for name in self.fields) else Scope.REQUEST
+
+    def answer(self, subject: Subject) -> Answer:
+        """YES, NO, or LATER."""
+        answer = self.match.answer(subject)
+        if answer == Answer.DOUBT:
+            return Answer.NO if self.action == Action.ALLOW else Answer.YES
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +59,19 @@ class RuleFile:
     """One file of rules.d."""
 
     name: str
-    protocols: frozenset[Protocol]
+    protocols: frozenset[App]
     rules: tuple[Rule, ...]
     hash: str
     file: str = ""
+    by_protocol: Mapping[App, tuple[Rule, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A rule on calls has nothing to say of what is no call.
+        by_protocol = {
+            protocol: tuple(rule for rule in self.rules if may_match(rule.match, protocol))
+            for protocol in self.protocols
+        }
+        object.__setattr__(self, "by_protocol", by_protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,125 +106,51 @@ class RuleSet:
             digest.update(f"{name}={self.files[name].hash if name in self.files else '-'};".encode())
         return digest.hexdigest()
 
-    def decide(self, names: Iterable[str], protocol: Protocol) -> Outcome | None:
-        """The decision for the whole connection, or None: it depends on the requests."""
+    def decide(self, names: Iterable[str], protocol: App) -> Outcome | None:
+        """The decision for the whole connection, or None: it depends on what is said in it."""
         for name, rule in self._rules(names, protocol):
-            if rule.conditions:
+            if rule.scope != Scope.NONE:
                 return None
             return Outcome(rule.action, Reason.RULE, Scope.CONNECTION, f"{name}/{rule.id}")
         return NO_RULE_CONNECTION
 
-    def evaluate(self, names: Iterable[str], subject: Subject) -> Outcome:
-        """The decision for one request."""
+    def evaluate(self, names: Iterable[str], subject: Subject) -> Outcome | None:
+        """The decision for one unit, or None: it depends on what the connection has yet to say. Of scope CONNECTION it
+        is that of all units to come.
+        """
+        scope = Scope.CONNECTION
         for name, rule in self._rules(names, subject.protocol):
-            if rule.matches(subject):
-                return Outcome(rule.action, Reason.RULE, Scope.REQUEST, f"{name}/{rule.id}")
-        return NO_RULE_REQUEST
+            if rule.scope == Scope.REQUEST:
+                scope = Scope.REQUEST
+            answer = rule.answer(subject)
+            if answer == Answer.LATER:
+                return None
+            if answer == Answer.YES:
+                return Outcome(rule.action, Reason.RULE, scope, f"{name}/{rule.id}")
+        return NO_RULE_CONNECTION if scope == Scope.CONNECTION else NO_RULE_REQUEST
 
-    def _rules(self, names: Iterable[str], protocol: Protocol) -> Iterator[tuple[str, Rule]]:
+    def _rules(self, names: Iterable[str], protocol: App) -> Iterator[tuple[str, Rule]]:
         for name in names:
             rule_file = self.files.get(name)
-            if rule_file is not None and protocol in rule_file.protocols:
-                for rule in rule_file.rules:
-                    if protocol == Protocol.GRPC or not any(c.key.startswith("grpc.") for c in rule.conditions):
-                        yield name, rule
+            if rule_file is not None:
+                for rule in rule_file.by_protocol.get(protocol, ()):
+                    yield name, rule
 
 
-_SEPARATORS = {"http.method": "", "http.path": "/", "http.host": ".", "grpc.service": ".", "grpc.method": ""}
-_SAMPLE_KEYS = ("protocol", *_SEPARATORS)
-
-
-def _path_value(node: Node, value: str) -> None:
-    if value == "*":
-        return
-    if not value.startswith("/"):
-        node.report("a path begins with /")
-    elif "?" in value:
-        node.report("the query is no part of http.path")
-    else:
-        seen = normal.path(value.encode())
-        if seen.ambiguous:
-            node.report("no rule can match this path: servers read it in more than one way")
-        elif seen.text != value:
-            node.report(f"requests are compared in normal form: write {seen.text}")
-
-
-def _value(node: Node, key: str, kind: str) -> str:
-    text = node.text(max_length=2048)
-    if kind != "glob" and key == "http.path":
-        _path_value(node, text)
-    elif kind == "glob" and key == "http.path" and text[0] not in "/*":
-        node.report("a path begins with /")
-    elif key == "http.host" and text != text.lower():
-        node.report(f"hosts are compared in lower case: write {text.lower()}")
-    elif key == "http.host" and kind == "exact" and normal.host(text.encode()) != text:
-        node.report(f"hosts are compared without port and final dot: write {normal.host(text.encode())}")
-    elif key == "grpc.service" and text.startswith("/"):
-        node.report("write the service as package.Service")
-    return text
-
-
-def _condition(key: str, node: Node) -> Condition:
-    separator = _SEPARATORS[key]
-    if not node.is_mapping:
-        values = node.collect(lambda item: _value(item, key, "exact"))
-        if not values:
-            node.report("needs a value")
-        return Condition(key, frozenset(values), (), ())
-    fields = node.mapping(optional=("exact", "prefix", "glob"))
-    found: dict[str, list[str]] = {"exact": [], "prefix": [], "glob": []}
-    for kind, value in fields.items():
-
-        def read(item: Node, kind: str = kind) -> str:
-            return _value(item, key, kind)
-
-        found[kind] = value.collect(read)
-    if not any(found.values()):
-        node.report("needs exact, prefix or glob")
-    globs = tuple(Glob(pattern, separator) for pattern in found["glob"])
-    return Condition(key, frozenset(found["exact"]), tuple(found["prefix"]), globs)
-
-
-def _sample(node: Node, protocols: list[Protocol]) -> Sample:
-    fields = node.mapping(optional=_SAMPLE_KEYS)
-
-    def text(key: str) -> str:
-        return fields[key].text(max_length=2048) if key in fields else ""
-
-    protocol = fields["protocol"].choice(Protocol, allowed=PROTOCOLS) if "protocol" in fields else protocols[0]
-    if "protocol" not in fields and Protocol.GRPC in protocols and any(key.startswith("grpc.") for key in fields):
-        protocol = Protocol.GRPC
-    target = text("http.path") or f"/{text('grpc.service')}/{text('grpc.method')}"
-    subject = Subject(
-        protocol,
-        text("http.method") or ("POST" if protocol == Protocol.GRPC else "GET"),
-        normal.path(target.encode()),
-        normal.host(text("http.host").encode()),
-        text("grpc.service"),
-        text("grpc.method"),
-    )
-    return Sample(subject, node.line)
-
-
-def _rule(node: Node, protocols: list[Protocol]) -> Rule:
+def _rule(node: Node, protocols: list[App]) -> Rule:
     fields = node.mapping(required=("id", "action"), optional=("description", "match", "samples"))
     rule_id = fields["id"].text(max_length=128)
     action = fields["action"].choice(Action, allowed=(Action.ALLOW, Action.DENY))
     if "description" in fields:
         fields["description"].text()
-    conditions: list[Condition] = []
+    match: Condition = ALWAYS
     if "match" in fields and not fields["match"].is_null:
-        for key, value in fields["match"].mapping(optional=_SEPARATORS).items():
-            if key.startswith("grpc.") and Protocol.GRPC not in protocols:
-                value.report(f"{key} needs `protocol: grpc`")
-            condition = value.attempt(lambda item, key=key: _condition(key, item))  # type: ignore[misc]
-            if condition is not None:
-                conditions.append(condition)
+        match = read_match(fields["match"], protocols, allow=action == Action.ALLOW)
     samples: dict[str, tuple[Sample, ...]] = {"must_match": (), "must_not_match": ()}
     if "samples" in fields:
         for key, value in fields["samples"].mapping(optional=tuple(samples)).items():
-            samples[key] = tuple(value.collect(lambda item: _sample(item, protocols)))
-    return Rule(rule_id, action, tuple(conditions), samples["must_match"], samples["must_not_match"], node.line)
+            samples[key] = tuple(value.collect(lambda item: read_sample(item, protocols)))
+    return Rule(rule_id, action, match, samples["must_match"], samples["must_not_match"], node.line)
 
 
 def _file(root: Node) -> RuleFile:
@@ -286,7 +160,7 @@ def _file(root: Node) -> RuleFile:
         fields["name"].report("a name has no slash: records say name/id")
     if "description" in fields:
         fields["description"].text()
-    protocols = fields["protocol"].collect(lambda item: item.choice(Protocol, allowed=PROTOCOLS))
+    protocols = fields["protocol"].collect(lambda item: item.choice(App, allowed=PROTOCOLS))
     if not protocols:
         raise fields["protocol"].fail("needs a protocol")
     items = fields["rules"].items()
@@ -304,11 +178,11 @@ def _file(root: Node) -> RuleFile:
         if final:
             item.report(f"never reached: the rule in line {final} matches everything")
         seen.setdefault(rule.id, rule.line)
-        final = final or (0 if rule.conditions else rule.line)
+        final = final or (0 if rule.fields else rule.line)
         rules.append(rule)
     canonical = (
         sorted(protocol.name for protocol in protocols),
-        [(rule.id, rule.action.name, sorted(map(repr, (c.canonical() for c in rule.conditions)))) for rule in rules],
+        [(rule.id, rule.action.name, rule.match.canonical()) for rule in rules],
     )
     digest = hashlib.sha256(repr(canonical).encode()).hexdigest()
     return RuleFile(name, frozenset(protocols), tuple(rules), digest, root.file)

@@ -28,12 +28,13 @@ def test_samples(rule_file: RuleFile, rule: Rule) -> None:
     assert rule.must_not_match, "a rule needs samples that it does not decide"
     for sample in rule.must_match:
         outcome = rules.evaluate([rule_file.name], sample.subject)
+        assert outcome is not None
         assert outcome.rule == f"{rule_file.name}/{rule.id}", (
             f"line {sample.line}: decided by {outcome.rule or 'no rule'}"
         )
     for sample in rule.must_not_match:
         outcome = rules.evaluate([rule_file.name], sample.subject)
-        assert outcome.rule != f"{rule_file.name}/{rule.id}", f"line {sample.line} matches"
+        assert outcome is None or outcome.rule != f"{rule_file.name}/{rule.id}", f"line {sample.line} matches"
 
 
 def test_scopes() -> None:

@@ -22,7 +22,7 @@ def record(number: int = 0, **changes: Any) -> Record:
         word=Word(abi.Verdict.DENY, abi.Scope.REQUEST, reason=abi.Reason.NO_RULE, rule=1, revision=7),
         rule="rule_x",
         path="inspector",
-        findings=model.Findings(latency=0.0012, grpc={"service": "lab.Admin", "method": "Wipe"}),
+        findings=model.Findings(latency=0.0012, fields={"grpc.service": "lab.Admin", "grpc.method": "Wipe"}),
     )
     return {**made, **changes}
 

@@ -191,7 +191,9 @@ def test_unknown_numbers_are_refused() -> None:
 
 @given(st.text(), st.text(st.characters(), min_size=1), st.integers(0, 2**64 - 1))
 def test_any_text_survives(path: str, host: str, session: int) -> None:
-    findings = model.Findings(http={"method": "GET", "path": path, "host": host}, rule_file="web", l7_rule="x")
+    findings = model.Findings(
+        fields={"http.method": "GET", "http.path": path, "http.host": host}, rule_file="web", l7_rule="x"
+    )
     record = {**sample.record(session=session)}
     model._add_findings(record, findings)
     line = encode(record)
@@ -204,7 +206,9 @@ def test_any_text_survives(path: str, host: str, session: int) -> None:
 def test_long_text_is_cut() -> None:
     wide = "\U0001f600" * 100_000
     record = sample.record()
-    findings = model.Findings(http=dict.fromkeys(("method", "path", "host"), wide), rule_file=wide, l7_rule=wide)
+    findings = model.Findings(
+        fields=dict.fromkeys(("http.method", "http.path", "http.host"), wide), rule_file=wide, l7_rule=wide
+    )
     model._add_findings(record, findings)
     assert len(encode(record)) < MAX_LINE / 4
     assert len(valid(record)["http"]["path"]) == model.MAX_TEXT

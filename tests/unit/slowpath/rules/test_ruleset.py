@@ -5,7 +5,8 @@ import pytest
 from fastpath.abi import Action, Protocol, Reason, Scope
 from fastpath.document import InvalidDocumentError, Problems
 from parsers.base import Request
-from slowpath.rules.ruleset import Outcome, RuleSet, Subject, load_rules, read_rule_file
+from slowpath.rules.fields import Subject
+from slowpath.rules.ruleset import Outcome, RuleSet, load_rules, read_rule_file
 
 
 def compiled(text: str) -> RuleSet:
@@ -36,8 +37,8 @@ rules:
 def ask(rules: RuleSet, path: bytes, method: bytes = b"GET", host: bytes = b"x.example", kind: bytes = b"") -> str:
     stream = 1 if kind else 0
     request = Request(method, path, host, kind, stream)
-    protocol = Protocol.GRPC if kind else Protocol.HTTP
-    outcome = rules.evaluate(["web"], Subject.of(protocol, request))
+    outcome = rules.evaluate(["web"], Subject.of(request))
+    assert outcome is not None
     return outcome.rule if outcome.action == Action.ALLOW else f"!{outcome.rule or outcome.reason.name}"
 
 

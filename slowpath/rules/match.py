@@ -1,0 +1,159 @@
+"""Conditions of rules, put together with all, any and not.
+
+An answer may be open: the connection has yet to tell (`LATER`), or servers read what it told in more than one way
+(`DOUBT`). A doubt is closed on both sides: it satisfies deny rules and no allow rule.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from slowpath.rules.fields import Subject
+from slowpath.rules.glob import Glob
+
+
+class Answer(enum.Enum):
+    """Whether a condition holds."""
+
+    NO = enum.auto()
+    YES = enum.auto()
+    LATER = enum.auto()
+    DOUBT = enum.auto()
+
+
+class Condition(Protocol):
+    """Of a rule."""
+
+    def answer(self, subject: Subject) -> Answer:
+        """Whether it holds of a unit."""
+
+    def fields(self) -> Iterator[str]:
+        """What it asks for."""
+
+    def canonical(self) -> object:
+        """Equal for equal meaning, and its `repr` too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One field and the values it may have. Of a field with several values `every` one has to fit, and there must be
+    one; else one that fits will do.
+    """
+
+    field: str
+    exact: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+    globs: tuple[Glob, ...] = ()
+    regexes: tuple[Any, ...] = ()  # re2's
+    ranges: tuple[tuple[int, int], ...] | None = None  # of a number, inclusive
+    every: bool = False
+
+    def answer(self, subject: Subject) -> Answer:
+        """See `Condition`."""
+        if not subject.has(self.field):
+            return Answer.LATER if self.field in subject.later else Answer.NO
+        if self.ranges is not None:
+            number = subject.number(self.field)
+            return Answer.YES if any(low <= number <= high for low, high in self.ranges) else Answer.NO
+        texts = subject.texts(self.field)
+        if texts is None:
+            return Answer.DOUBT
+        fits = bool(texts) and (all if self.every else any)(map(self._fits, texts))
+        return Answer.YES if fits else Answer.NO
+
+    def _fits(self, text: str) -> bool:
+        return (
+            text in self.exact
+            or (bool(self.prefixes) and text.startswith(self.prefixes))
+            or any(glob.matches(text) for glob in self.globs)
+            or any(regex.fullmatch(text.encode("utf-8", "surrogateescape")) is not None for regex in self.regexes)
+        )
+
+    def fields(self) -> Iterator[str]:
+        """See `Condition`."""
+        yield self.field
+
+    def canonical(self) -> object:
+        """See `Condition`."""
+        globs, regexes = sorted(glob.pattern for glob in self.globs), sorted(str(each.pattern) for each in self.regexes)
+        return self.field, sorted(self.exact), sorted(self.prefixes), globs, regexes, self.ranges, self.every
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """All of them hold; of none that is true."""
+
+    parts: Sequence[Condition]
+
+    def answer(self, subject: Subject) -> Answer:
+        """See `Condition`."""
+        found = Answer.YES
+        for part in self.parts:
+            answer = part.answer(subject)
+            if answer == Answer.NO:
+                return answer
+            if answer == Answer.LATER or found == Answer.YES:
+                found = answer
+        return found
+
+    def fields(self) -> Iterator[str]:
+        """See `Condition`."""
+        for part in self.parts:
+            yield from part.fields()
+
+    def canonical(self) -> object:
+        """See `Condition`."""
+        return "all", sorted((part.canonical() for part in self.parts), key=repr)
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """One of them holds."""
+
+    parts: Sequence[Condition]
+
+    def answer(self, subject: Subject) -> Answer:
+        """See `Condition`."""
+        found = Answer.NO
+        for part in self.parts:
+            answer = part.answer(subject)
+            if answer == Answer.YES:
+                return answer
+            if answer == Answer.LATER or found == Answer.NO:
+                found = answer
+        return found
+
+    def fields(self) -> Iterator[str]:
+        """See `Condition`."""
+        for part in self.parts:
+            yield from part.fields()
+
+    def canonical(self) -> object:
+        """See `Condition`."""
+        return "any", sorted((part.canonical() for part in self.parts), key=repr)
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """It does not hold."""
+
+    part: Condition
+
+    def answer(self, subject: Subject) -> Answer:
+        """See `Condition`."""
+        answer = self.part.answer(subject)
+        return {Answer.YES: Answer.NO, Answer.NO: Answer.YES}.get(answer, answer)
+
+    def fields(self) -> Iterator[str]:
+        """See `Condition`."""
+        yield from self.part.fields()
+
+    def canonical(self) -> object:
+        """See `Condition`."""
+        return "not", self.part.canonical()
+
+
+ALWAYS = All(())
