@@ -46,6 +46,7 @@ format:
 
 abi:
 	$(PY) -m fastpath.abi_gen
+	$(PY) -m slowpath.rules.schema >configs/rules.schema.json
 
 test:
 	./run test

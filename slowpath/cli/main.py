@@ -18,6 +18,7 @@ COMMANDS = {
     "run": (None, "slowpath.service", "run the inspector until it is told to stop"),
     "status": ("slowpath.cli.status", "slowpath.cli.status", "what the running inspector says of itself"),
     "inspect": ("slowpath.cli.inspect", "slowpath.cli.inspect", "show, search and follow the inspection log"),
+    "rules": ("slowpath.cli.rules", "slowpath.cli.rules", "check, try, list and explain rule files"),
     "replay": ("slowpath.cli.replay", "slowpath.cli.replay", "judge a capture offline"),
 }
 

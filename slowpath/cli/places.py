@@ -24,6 +24,12 @@ def run_dir(config: Path | None) -> Path:
     return _setting(config, ("run_dir",), RUN_DIR)
 
 
+def rules_folder(config: Path | None) -> Path:
+    """``rules`` of the configuration, beside which a relative path lies, or its default."""
+    folder = (config or CONFIG).parent
+    return folder / _setting(config, ("rules",), folder / "rules.d")
+
+
 def _setting(config: Path | None, keys: tuple[str, ...], default: Path) -> Path:
     """Everything else in the file is the daemon's business and not looked at. Only a file that
     was asked for must exist.

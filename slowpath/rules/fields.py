@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from fastpath.abi import Protocol
@@ -52,6 +52,10 @@ class Subject:
     def of(cls, unit: Unit) -> Subject:
         """What a parser told."""
         return cls(Protocol[unit.protocol.upper()], unit.fields, unit.later)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of what the unit says."""
+        return iter(self._fields)
 
     def has(self, name: str) -> bool:
         """The unit says it."""

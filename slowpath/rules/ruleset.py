@@ -32,6 +32,7 @@ class Rule:
     match: Condition = ALWAYS
     must_match: tuple[Sample, ...] = ()
     must_not_match: tuple[Sample, ...] = ()
+    description: str = ""
     line: int = 0
 
     @property
@@ -141,8 +142,7 @@ def _rule(node: Node, protocols: list[App]) -> Rule:
     fields = node.mapping(required=("id", "action"), optional=("description", "match", "samples"))
     rule_id = fields["id"].text(max_length=128)
     action = fields["action"].choice(Action, allowed=(Action.ALLOW, Action.DENY))
-    if "description" in fields:
-        fields["description"].text()
+    description = fields["description"].text() if "description" in fields else ""
     match: Condition = ALWAYS
     if "match" in fields and not fields["match"].is_null:
         match = read_match(fields["match"], protocols, allow=action == Action.ALLOW)
@@ -150,7 +150,7 @@ def _rule(node: Node, protocols: list[App]) -> Rule:
     if "samples" in fields:
         for key, value in fields["samples"].mapping(optional=tuple(samples)).items():
             samples[key] = tuple(value.collect(lambda item: read_sample(item, protocols)))
-    return Rule(rule_id, action, match, samples["must_match"], samples["must_not_match"], node.line)
+    return Rule(rule_id, action, match, samples["must_match"], samples["must_not_match"], description, node.line)
 
 
 def _file(root: Node) -> RuleFile:

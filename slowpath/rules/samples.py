@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastpath.abi import Protocol
-from fastpath.document import Node
+from fastpath.document import Node, Problems, compose
 from parsers.base import Kind, Value
 from parsers.registry import FIELDS
 from slowpath.rules.conditions import MAX_TEXT
@@ -41,6 +41,16 @@ def read_sample(node: Node, protocols: Sequence[Protocol]) -> Sample:
         path = b"/".join((b"", *_texts(fields, "grpc.service", "grpc.method"))) if call else b"/"
         fields = {"http.method": b"POST" if call else b"GET", "http.path": path, "http.host": b"", **fields}
     return Sample(Subject(protocol, fields), node.line)
+
+
+def sample_of(text: str, protocols: Sequence[Protocol]) -> Sample:
+    """One that stands in an argument. InvalidDocumentError."""
+    problems = Problems()
+    root = compose(text, "--sample", problems)
+    sample = root.attempt(lambda node: read_sample(node, protocols)) if root is not None else None
+    problems.raise_if_any()
+    assert sample is not None
+    return sample
 
 
 def _value(node: Node, kind: Kind) -> Value:

@@ -1,0 +1,72 @@
+"""Conditions in words, and why one holds of a unit or does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from parsers.registry import FIELDS
+from slowpath.rules.fields import Subject
+from slowpath.rules.match import All, Answer, AnyOf, Condition, Not, Test
+
+_HOLDS = {Answer.YES: "yes", Answer.NO: "no", Answer.LATER: "not known yet", Answer.DOUBT: "ambiguous"}
+# Values of a condition that are shown.
+MAX_SHOWN = 8
+
+
+def wanted(test: Test) -> str:
+    """What values a field may have."""
+    if test.ranges is not None:
+        return " or ".join(str(low) if low == high else f"{low}-{high}" for low, high in test.ranges)
+    parts = [
+        *sorted(test.exact), *(f"{prefix}..." for prefix in test.prefixes), *(glob.pattern for glob in test.globs),
+        *(f"/{regex.pattern}/" for regex in test.regexes),
+    ]  # fmt: skip
+    more = f" and {len(parts) - MAX_SHOWN} more" if len(parts) > MAX_SHOWN else ""
+    return ("each of them " if test.every else "") + " or ".join(parts[:MAX_SHOWN]) + more
+
+
+def outline(condition: Condition, depth: int = 0) -> Iterator[str]:
+    """A condition, a line each for what it is made of."""
+    indent = "  " * depth
+    if isinstance(condition, Test):
+        yield f"{indent}{condition.field}: {wanted(condition)}"
+    elif isinstance(condition, Not):
+        yield f"{indent}not"
+        yield from outline(condition.part, depth + 1)
+    elif isinstance(condition, All | AnyOf):
+        if not condition.parts:
+            yield f"{indent}always"
+        elif isinstance(condition, AnyOf) or depth:
+            yield f"{indent}{'all' if isinstance(condition, All) else 'any'} of"
+            depth += 1
+        for part in condition.parts:
+            yield from outline(part, depth)
+
+
+def reasons(condition: Condition, subject: Subject, depth: int = 0) -> Iterator[str]:
+    """The same, with what the unit says and whether that holds."""
+    indent = "  " * depth
+    answer = _HOLDS[condition.answer(subject)]
+    if isinstance(condition, Test):
+        yield f"{indent}{condition.field} is {said(condition.field, subject)}, wanted {wanted(condition)}: {answer}"
+    elif isinstance(condition, Not):
+        yield f"{indent}not: {answer}"
+        yield from reasons(condition.part, subject, depth + 1)
+    elif isinstance(condition, All | AnyOf):
+        if isinstance(condition, AnyOf) or depth or not condition.parts:
+            yield f"{indent}{'all' if isinstance(condition, All) else 'any'} of: {answer}"
+            depth += 1
+        for part in condition.parts:
+            yield from reasons(part, subject, depth)
+
+
+def said(field: str, subject: Subject) -> str:
+    """What a unit says of a field, as rules compare it."""
+    if not subject.has(field):
+        return "not known yet" if field in subject.later else "not said"
+    if FIELDS[field].kind.name == "NUMBER":
+        return str(subject.number(field))
+    texts = subject.texts(field)
+    if texts is None:
+        return "ambiguous"
+    return ", ".join(repr(text)[:200] for text in texts) or "none"

@@ -1,0 +1,117 @@
+"""JSON Schema of rule files, for editors: ``python -m slowpath.rules.schema`` prints configs/rules.schema.json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Final
+
+from parsers.base import Field, Kind
+from parsers.registry import FIELDS
+from slowpath.rules.fields import PROTOCOLS
+
+_TEXTS: Final = {"anyOf": [{"$ref": "#/$defs/text"}, {"type": "array", "items": {"$ref": "#/$defs/text"}}]}
+_TEXT: Final = {"type": ["string", "number", "boolean"]}
+_RANGE: Final = {"type": ["integer", "string"], "pattern": "^[0-9]+(-[0-9]+)?$"}
+
+
+def schema() -> dict[str, Any]:
+    """Of all fields that parsers have."""
+    combined = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/match"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "microseg rule file",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["name", "protocol", "rules"],
+        "properties": {
+            "name": {"type": "string", "pattern": "^[^/]+$", "description": "What policies and records call the file."},
+            "description": {"type": "string"},
+            "protocol": {
+                "description": "Protocols that the rules are about; of others every flow is denied.",
+                "anyOf": [{"$ref": "#/$defs/protocol"}, {"type": "array", "items": {"$ref": "#/$defs/protocol"}}],
+            },
+            "rules": {
+                "description": "The first that matches decides; none is a denial.",
+                "type": "array",
+                "items": {"$ref": "#/$defs/rule"},
+            },
+        },
+        "$defs": {
+            "text": _TEXT,
+            "texts": _TEXTS,
+            "protocol": {"enum": sorted(protocol.name.lower() for protocol in PROTOCOLS)},
+            "rule": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["id", "action"],
+                "properties": {
+                    "id": {"type": ["string", "number"]},
+                    "action": {"enum": ["allow", "deny"]},
+                    "description": {"type": "string"},
+                    "match": {"anyOf": [{"$ref": "#/$defs/match"}, {"type": "null"}]},
+                    "samples": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {
+                            name: {"type": "array", "items": {"$ref": "#/$defs/sample"}}
+                            for name in ("must_match", "must_not_match")
+                        },
+                    },
+                },
+            },
+            "match": {
+                "description": "All of it must hold; without any of it the rule matches everything.",
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    **{name: _condition(field) for name, field in FIELDS.items()},
+                    "all": combined,
+                    "any": combined,
+                    "not": {"$ref": "#/$defs/match"},
+                },
+            },
+            "values": {
+                "anyOf": [
+                    {"$ref": "#/$defs/texts"},
+                    {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "minProperties": 1,
+                        "properties": {
+                            "exact": _TEXTS,
+                            "prefix": _TEXTS,
+                            "glob": {**_TEXTS, "description": "`?`, `*` within a segment, `**` across them."},
+                            "regex": {**_TEXTS, "description": "RE2, over the whole value."},
+                            "file": {**_TEXTS, "description": "Values, one a line, in a file beside this one."},
+                        },
+                    },
+                ],
+            },
+            "numbers": {"anyOf": [_RANGE, {"type": "array", "items": _RANGE}]},
+            "sample": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "protocol": {"$ref": "#/$defs/protocol"},
+                    **{name: {"description": field.says, **_said(field)} for name, field in FIELDS.items()},
+                },
+            },
+        },
+    }
+
+
+def _condition(field: Field) -> dict[str, Any]:
+    scope = "Said once: a verdict on it is final." if field.once else "May be said anew: all of it is judged."
+    kind = "numbers" if field.kind == Kind.NUMBER else "values"
+    return {"description": f"{field.says[:1].upper()}{field.says[1:]}. {scope}", "$ref": f"#/$defs/{kind}"}
+
+
+def _said(field: Field) -> dict[str, Any]:
+    if field.kind == Kind.NUMBER:
+        return {"type": "integer"}
+    return {"$ref": "#/$defs/texts"} if field.kind == Kind.LIST else {"$ref": "#/$defs/text"}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
