@@ -38,9 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--pcap", metavar="FILE", type=Path, help="a capture: every unit in it")
     test.add_argument("--rule", metavar="ID", help="why this rule holds or does not, not the one that decides")
     listing = command("list", _list, "all rules, with what their decisions depend on")
-    listing.add_argument(
-        "paths", metavar="PATH", type=Path, nargs="*", help="files or folders (default: the configured)"
-    )
     explain = command("explain", _explain, "one rule in words, with its samples")
     explain.add_argument("id", metavar="FILE/ID", help="as records have it: rule_file/l7_rule")
     for one in (check, listing, explain):

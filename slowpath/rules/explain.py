@@ -19,7 +19,7 @@ def wanted(test: Test) -> str:
         return " or ".join(str(low) if low == high else f"{low}-{high}" for low, high in test.ranges)
     parts = [
         *sorted(test.exact), *(f"{prefix}..." for prefix in test.prefixes), *(glob.pattern for glob in test.globs),
-        *(f"/{regex.pattern}/" for regex in test.regexes),
+        *(f"regex {regex.pattern}" for regex in test.regexes),
     ]  # fmt: skip
     more = f" and {len(parts) - MAX_SHOWN} more" if len(parts) > MAX_SHOWN else ""
     return ("each of them " if test.every else "") + " or ".join(parts[:MAX_SHOWN]) + more

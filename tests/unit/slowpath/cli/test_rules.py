@@ -77,6 +77,12 @@ def test_a_capture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(capsys, "test", WEB, "--pcap", tmp_path / "none")[0] == 1
 
 
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "list", SHIPPED)
+    assert status == 0
+    assert "web/no-admin        deny   request     http.path\n" in out
+
+
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "explain", "web/no-admin", SHIPPED)
     assert status == 0
