@@ -21,7 +21,10 @@ ROOT = Path(__file__).parents[4]
 SCHEMA = json.loads((ROOT / "configs/policy.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-POLICIES = [(ROOT / "configs/policy.yaml").read_text(), *(text for text in EXAMPLES if "\nrules:\n" in text)]
+POLICIES = [
+    (ROOT / "configs/policy.yaml").read_text(),
+    *(text for text in EXAMPLES if "\nrules:\n" in text and "\nprotocol:" not in text),
+]
 
 
 def in_schema(text: str) -> bool:
