@@ -6,7 +6,7 @@ C_FILES = $(shell find bpf bench -path bpf/shim/generated -prune -o -name '*.[ch
 # -target bpf knows no multiarch folder by itself.
 MULTIARCH = $(firstword $(wildcard /usr/include/*-linux-gnu))
 
-.PHONY: lint ruff ruff-format mypy imports clang-format abi-check bpf-compile shell format abi test unit oracle bench vm clean
+.PHONY: lint ruff ruff-format mypy imports clang-format abi-check bpf-compile shell format abi test unit oracle bench fuzz vm clean
 
 # Each is a target of its own, so that `make -j` runs them side by side.
 lint: ruff ruff-format mypy imports clang-format abi-check bpf-compile shell
@@ -62,6 +62,11 @@ bench:
 	$(PY) -m bench $(ONLY)
 
 # The BPF tests on Debian 12's own kernel, emulated.
+# One parser for so many seconds: make fuzz PARSER=dns TIME=120
+fuzz:
+	.venv/bin/python -m pip install --quiet --editable '.[fuzz]'
+	$(PY) -m tests.fuzz $(PARSER) -max_total_time=$(or $(TIME),120)
+
 vm:
 	./run install vm
 	tests/vm/run

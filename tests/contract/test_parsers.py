@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from parsers.base import TCP, TO_CLIENT, TO_SERVER, Event, Kind, ParseError, Parser, Unit
 from parsers.registry import FIELDS, PARSERS
 from tests.contract.conversations import Conversation, conversations
+from tests.fuzz.target import MOST
 
 ALL = list(conversations())
 STREAMS = [each for each in ALL if each.l4 == TCP]
-# No parser keeps more of a connection.
-MOST = 512 * 1024
+
+
 KINDS = {Kind.TEXT: bytes, Kind.NUMBER: int, Kind.LIST: tuple}
 
 each_conversation = pytest.mark.parametrize("conversation", ALL, ids=str)

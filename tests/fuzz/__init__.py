@@ -1,0 +1,1 @@
+"""Fuzzing of parsers: `make fuzz PARSER=dns TIME=120`."""
