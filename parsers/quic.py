@@ -38,10 +38,14 @@ class Limits:
 
     # CRYPTO bytes of one connection: with post-quantum keys a hello has 2 KB; servers take 16 to 64 KiB.
     crypto: int = 32 * 1024
+    # And of all that are kept.
+    total: int = 96 * 1024
     # Pieces with gaps between them: Chromium cuts a hello into some dozens.
     pieces: int = 1024
     # Connections whose keys are kept; the oldest is forgotten.
     connections: int = 3
+    # Hellos of one connection: two, in each version that is tried.
+    hellos: int = 16
     # Versions a client may try on one flow.
     versions: int = 16
 
@@ -142,11 +146,13 @@ class _Crypto:
         self._starts: list[int] = []
         self._ends: list[int] = []
         self.data = bytearray()
+        self.next = 0  # where the message begins that was not read
+        self.seen: set[int] = set()  # where those began that were
 
-    @property
-    def contiguous(self) -> int:
-        """How many are there from the first on."""
-        return self._ends[0] if self._starts and not self._starts[0] else 0
+    def end(self, at: int) -> int:
+        """Up to where all is there from `at` on."""
+        index = bisect_right(self._starts, at) - 1
+        return max(at, self._ends[index]) if index >= 0 else at
 
     def push(self, offset: int, piece: bytes) -> None:
         """Add a frame's; what was there already must be the same."""
@@ -173,28 +179,38 @@ class _Crypto:
 
 
 class _Connection:
-    """What is kept of one: its first connection id is what keys follow from, in each version."""
+    """What is kept of one. Its keys follow from its first connection id in each version."""
 
     def __init__(self, connection_id: bytes, limits: Limits) -> None:
         self._id = connection_id
+        self._limits = limits
         self._keys: dict[bytes, _Keys] = {}
         self._largest = -1
-        self.crypto = _Crypto(limits)
-        self.read = 0  # of what it says
+        self.streams: dict[bytes, _Crypto] = {}
+        self.ends: set[int] = set()  # of hellos, in any of these
 
-    def open(self, version: _Version, header: bytes, body: bytes) -> bytes | None:
-        """A packet's frames, if it belongs here."""
-        keys = self._keys.get(version.text)
-        if keys is None:
-            keys = self._keys[version.text] = _Keys(version, self._id)
-        opened = keys.open(header, body, self._largest)
-        if opened is None:
+    def open(self, version: _Version, header: bytes, body: bytes) -> tuple[_Crypto, bytes] | None:
+        """A packet's frames and where those of CRYPTO belong, if the packet belongs here."""
+        if version.text not in self._keys:
+            self._keys[version.text] = _Keys(version, self._id)
+        # aioquic 1.7 goes on with the keys of the version it began with when the server has chosen another.
+        for text in sorted(self._keys, key=lambda text: text != version.text):
+            opened = self._keys[text].open(header, body, self._largest)
+            if opened is not None:
+                break
+        else:
             return None
         number, reserved, payload = opened
         if reserved:
             raise ParseError("reserved_bits")
         self._largest = max(self._largest, number)
-        return payload
+        return self._stream(text), payload
+
+    def _stream(self, version: bytes) -> _Crypto:
+        """Each version's is one of its own: after Version Negotiation the client begins again, with another hello."""
+        if version not in self.streams:
+            self.streams[version] = _Crypto(self._limits)
+        return self.streams[version]
 
 
 class QuicParser(Parser):
@@ -207,7 +223,7 @@ class QuicParser(Parser):
     def __init__(self, limits: Limits | None = None, *, datagrams: bool = True) -> None:
         del datagrams  # there is no other way
         self.limits = limits or Limits()
-        self._read = [0, 0]
+        self._offset = [0, 0]
         self._events: list[Event] = []
         self._connections: deque[_Connection] = deque(maxlen=self.limits.connections)
         self._begun = False
@@ -218,7 +234,7 @@ class QuicParser(Parser):
     @property
     def buffered(self) -> int:
         """Bytes retained."""
-        return sum(len(each.crypto.data) for each in self._connections)
+        return sum(len(stream.data) for each in self._connections for stream in each.streams.values())
 
     def pending(self, direction: int) -> bool:
         """The hello has begun and is incomplete."""
@@ -233,13 +249,13 @@ class QuicParser(Parser):
             else:
                 self._from_server(data)
         except ParseError as error:
-            raise ParseError(error.code, self._read[direction], self._events) from None
-        self._read[direction] += len(data)
+            raise ParseError(error.code, self._offset[direction], self._events) from None
+        self._offset[direction] += len(data)
         return self._events
 
     def gap(self, direction: int, size: int) -> list[Event]:
         """Datagrams get lost; what was in them comes again."""
-        self._read[direction] += size
+        self._offset[direction] += size
         return []
 
     def _from_server(self, data: bytes) -> None:
@@ -296,31 +312,47 @@ class QuicParser(Parser):
         if len(body) < _SHORTEST:
             raise ParseError("packet_length")
         for connection in reversed(self._connections):
-            frames = connection.open(version, header, body)
-            if frames is not None:
+            opened = connection.open(version, header, body)
+            if opened is not None:
                 break
         else:
             connection = _Connection(connection_id, self.limits)
-            frames = connection.open(version, header, body)
-            if frames is None:
+            opened = connection.open(version, header, body)
+            if opened is None:
                 raise ParseError("undecryptable")
             self._connections.append(connection)
-        _read_frames(frames, connection.crypto)
-        self._messages(connection)
+        stream, frames = opened
+        _read_frames(frames, stream)
+        if self.buffered > self.limits.total:
+            raise ParseError("crypto_too_long")
+        self._messages(connection, stream)
 
-    def _messages(self, connection: _Connection) -> None:
-        data, there = connection.crypto.data, connection.crypto.contiguous
-        while there >= connection.read + 4:
-            start = connection.read + 4
-            end = start + int.from_bytes(data[start - 3 : start], "big")
-            if data[start - 4] != CLIENT_HELLO:
+    def _messages(self, connection: _Connection, stream: _Crypto) -> None:
+        """Read those that are whole."""
+        while (size := stream.end(stream.next) - stream.next) >= 4:
+            if stream.data[stream.next] != CLIENT_HELLO:
                 raise ParseError("no_hello")
-            if end > self.limits.crypto:
+            if stream.next + _message_size(stream, stream.next) > self.limits.crypto:
                 raise ParseError("hello_too_long")
-            if end > there:
-                return
-            connection.read = end
-            self._client_hello(read_client_hello(bytes(data[start:end])))
+            if size < _message_size(stream, stream.next):
+                break
+            stream.next = self._read(connection, stream, stream.next)
+        # If the server changes to a compatible version (RFC 9368), the second hello of its HelloRetryRequest follows
+        # the first one that is in the other version's stream.
+        for head in connection.ends - stream.seen:
+            size = stream.end(head) - head
+            if size >= 4 and stream.data[head] == CLIENT_HELLO and size >= _message_size(stream, head):
+                self._read(connection, stream, head)
+
+    def _read(self, connection: _Connection, stream: _Crypto, head: int) -> int:
+        """A hello; where it ends."""
+        end = head + _message_size(stream, head)
+        stream.seen.add(head)
+        connection.ends.add(end)
+        if len(connection.ends) > self.limits.hellos:
+            raise ParseError("too_many_hellos")
+        self._client_hello(read_client_hello(bytes(stream.data[head + 4 : end])))
+        return end
 
     def _client_hello(self, hello: ClientHello) -> None:
         if self._hello is None:
@@ -328,6 +360,10 @@ class QuicParser(Parser):
             self._fields = {**hello.fields, "tls.ja4": hello.ja4("q")}
         elif not hello.repeats(self._hello):
             raise ParseError("second_hello_differs")
+
+
+def _message_size(stream: _Crypto, head: int) -> int:
+    return 4 + int.from_bytes(stream.data[head + 1 : head + 4], "big")
 
 
 @dataclass(frozen=True, slots=True)
