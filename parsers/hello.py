@@ -72,6 +72,7 @@ _JA4_VERSIONS: Final = {SSL2: "s2", 0x0300: "s3", 0x0301: "10", 0x0302: "11", TL
 _GREASE: Final = frozenset(0x0A0A + 0x1010 * step for step in range(16))
 # RFC 6066 §3 has ASCII; a name that is sent with its final dot is the same name.
 _NAME: Final = re.compile(rb"([!-~]{0,254}[!-\-/-~])\.?")
+_EXTENSION: Final = struct.Struct(">HH")
 _ALNUM: Final = re.compile(rb"[0-9A-Za-z]")
 # Browsers send some 20 extensions and 2 protocols.
 EXTENSIONS: Final = 256
@@ -139,7 +140,7 @@ def version_text(version: int) -> bytes:
 
 
 def _hex(numbers: list[int] | tuple[int, ...]) -> str:
-    return ",".join([f"{number:04x}" for number in numbers])
+    return struct.pack(f">{len(numbers)}H", *numbers).hex(",", 2)
 
 
 def _hash(text: str) -> str:
@@ -202,10 +203,12 @@ def read_extensions(body: bytes, at: int) -> dict[int, bytes]:
         raise ParseError("extensions_length")
     at += 2
     while at < end:
-        kind = int.from_bytes(body[at : at + 2], "big")
         start = at + 4
-        at = start + int.from_bytes(body[at + 2 : start], "big")
-        if start > end or at > end:
+        if start > end:
+            raise ParseError("extension_length")
+        kind, size = _EXTENSION.unpack_from(body, at)
+        at = start + size
+        if at > end:
             raise ParseError("extension_length")
         if kind in found:
             raise ParseError("extension_twice")
