@@ -99,7 +99,7 @@ class ClientHello:
     def fields(self) -> dict[str, Value]:
         """All but the fingerprint."""
         # RFC 8446 §4.2.1: a legacy_version never means more than 1.2.
-        versions = self.versions or (min(self.legacy_version, TLS12),)
+        versions = self.versions if SUPPORTED_VERSIONS in self.extensions else (min(self.legacy_version, TLS12),)
         fields: dict[str, Value] = {
             "tls.version": tuple(map(version_text, versions)),
             "tls.alpn": self.alpn,
@@ -124,7 +124,8 @@ class ClientHello:
 
     def ja4(self, transport: str) -> bytes:
         """JA4; `transport` is "t" or "q"."""
-        version = max(self.versions) if SUPPORTED_VERSIONS in self.extensions and self.versions else self.legacy_version
+        listed = SUPPORTED_VERSIONS in self.extensions
+        version = max(self.versions, default=0) if listed else self.legacy_version
         kept = sorted(set(self.extensions) - {SERVER_NAME, ALPN})
         algorithms = "_" + _hex(self.signature_algorithms) if self.signature_algorithms else ""
         return (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Said, Value
 from parsers.hello import HELLO_FIELDS
@@ -360,3 +362,17 @@ def test_lost_datagrams() -> None:
     assert parser.gap(TO_SERVER, 1200) == []
     (unit,) = parser.feed(TO_SERVER, initial(crypto(HELLO), number=9))
     assert isinstance(unit, Said)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 20), st.binary(max_size=60), st.sampled_from((V1, V2)))), st.binary())
+def test_frames_of_any_kind_are_read_or_refused(pieces: list[tuple[int, bytes, int]], last: bytes) -> None:
+    parser = QuicParser()
+    try:
+        for number, (offset, data, version) in enumerate(pieces):
+            frames = crypto(data, offset) + crypto(HELLO[offset:], offset)
+            parser.feed(TO_SERVER, initial(frames, number=number, version=version))
+        parser.feed(TO_SERVER, initial(last + b"\0\0\0\0", number=99, pad=0))
+    except ParseError:
+        pass
+    assert parser.buffered < 200_000

@@ -116,6 +116,7 @@ def test_a_hello_without_extensions() -> None:
         ((0x0304,), 0x0303, (b"1.3",)),
         ((0x3A3A, 0x0304, 0x0303, 0xFAFA), 0x0303, (b"1.3", b"1.2")),
         ((0x7F1C, 0x0302, 0x0301, 0x0300), 0x0303, (b"0x7f1c", b"1.1", b"1.0", b"ssl3")),
+        ((0x3A3A,), 0x0303, ()),
         ((), 0x0303, (b"1.2",)),
         ((), 0x0300, (b"ssl3",)),
         ((), 0x0304, (b"1.2",)),  # a server must take it for 1.2
@@ -318,6 +319,8 @@ def test_ja4_counts_no_further_than_99_and_no_grease() -> None:
     many = ja4(*(extension(0x2000 + kind) for kind in range(120)), ciphers=range(1, 121))
     assert many.startswith("t12i9999")
     assert ja4(versions(0x7F1C, 0x0304)).startswith("t00")
+    assert ja4(versions(GREASE)).startswith("t00")
+    assert ja4(sni(b"a"), version=0x0304).startswith("t13")
     assert ja4(versions(0x0304), algorithms(GREASE, 0x0403)) == ja4(versions(0x0304), algorithms(0x0403))
     assert ja4(versions(0x0304), ciphers=(GREASE,)).split("_")[1] == "000000000000"
 
