@@ -86,7 +86,9 @@ def named(*dns: str, cn: str | None = "web.lab", key: ec.EllipticCurvePrivateKey
 
 def test_a_hello_says_what_the_client_asks_for() -> None:
     parser = TlsParser()
+    assert not parser.pending(TO_SERVER)
     (unit,) = parser.feed(TO_SERVER, HELLO)
+    assert not parser.pending(TO_SERVER)
     assert isinstance(unit, Said)
     assert unit.later == LATER
     assert unit.direction == TO_SERVER
@@ -177,7 +179,11 @@ def test_extensions_must_fit() -> None:
     assert refused_hello(extension(41, b"x"), extension(21)) == "pre_shared_key_not_last"
     assert refused_hello(extension(42, b"x")) == "early_data"
     assert refused_hello(*(extension(0x2000 + kind) for kind in range(257))) == "too_many_extensions"
+    assert len(fed((TO_SERVER, record(hello(*(extension(0x2000 + kind) for kind in range(256))))))) == 1
     assert refused_hello(alpn(*(b"a",) * 257)) == "alpn"
+    assert len(client(alpn(*(b"a",) * 256))["tls.alpn"]) == 256  # type: ignore[arg-type]
+    assert client(alpn(b"a"))["tls.alpn"] == (b"a",)
+    assert refused_hello(alpn(b"h2", b"")) == "alpn"
     body = hello_body(*MODERN)
     assert refused((TO_SERVER, record(message(1, body + b"\0")))) == "extensions_length"
     assert refused((TO_SERVER, record(message(1, body[:-1])))) == "extensions_length"
@@ -585,6 +591,11 @@ def test_a_server_does_not_speak_unasked() -> None:
     assert refused((TO_SERVER, HELLO[:-1]), (TO_CLIENT, record(server_hello()))) == "unasked"
     # It may have had enough of a hello that does not end.
     assert fed((TO_SERVER, HELLO[:-1]), (TO_CLIENT, record(b"\2\x32", 21))) == []
+    parser = TlsParser()
+    parser.feed(TO_SERVER, HELLO)
+    for byte in record(b"\2\x32", 21):
+        parser.feed(TO_CLIENT, bytes((byte,)))
+        assert not parser.pending(TO_CLIENT)
 
 
 # HelloRetryRequest
