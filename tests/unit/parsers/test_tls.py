@@ -389,6 +389,11 @@ def test_what_a_client_may_not_begin_with(data: bytes, code: str) -> None:
         fed(*((TO_SERVER, bytes((byte,))) for byte in data))
 
 
+@pytest.mark.parametrize("version", [0x0300, 0x0301, 0x0304])
+def test_the_record_s_version_says_nothing(version: int) -> None:
+    assert fed((TO_SERVER, record(hello(), version=version))) == fed((TO_SERVER, HELLO))
+
+
 def test_the_offset_is_the_record_s() -> None:
     parser = TlsParser()
     with pytest.raises(ParseError) as caught:
