@@ -351,8 +351,6 @@ class TlsParser(Parser):
 
     def _server_message(self, kind: int, size: int, body: bytes) -> int:
         """As `_client_message`."""
-        if self._hello is None:
-            raise ParseError("unasked")
         if self._chosen is None:
             if kind != SERVER_HELLO:
                 raise ParseError("no_hello")
