@@ -436,8 +436,6 @@ def _read_frames(data: bytes, crypto: _Crypto) -> None:
         elif kind == CRYPTO:
             offset, at = _varint(data, at + 1)
             size, at = _varint(data, at)
-            if at + size > end:
-                raise ParseError("frame_length")
             crypto.push(offset, data[at : at + size])
             at += size
         elif kind in {ACK, ACK_ECN}:

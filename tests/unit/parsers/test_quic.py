@@ -161,6 +161,14 @@ def test_frames_that_are_refused(frames: bytes, code: str) -> None:
     assert refused(initial(frames, pad=pad)) == code
 
 
+def test_connection_ids_of_all_sizes() -> None:
+    for size in (8, 20):
+        assert names(initial(crypto(HELLO), bytes(size), own=bytes(20))) == [b"web.lab"]
+    # A Retry's is the server's choice.
+    for size in (0, 1):
+        assert names(initial(crypto(HELLO)), initial(crypto(HELLO), bytes(size), number=1)) == [b"web.lab"]
+
+
 def test_too_many_pieces() -> None:
     big = hello(sni(b"web.lab"), extension(51, bytes(4000)))
     odd = [crypto(big[at : at + 1], at) for at in range(1, 1000, 2)]

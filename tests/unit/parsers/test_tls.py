@@ -591,6 +591,20 @@ def test_what_a_server_may_not_say(data: bytes, code: str) -> None:
         fed((TO_SERVER, HELLO), *((TO_CLIENT, bytes((byte,))) for byte in data))
 
 
+def test_a_server_s_hello_that_is_too_short() -> None:
+    for size in range(38):
+        assert refused((TO_SERVER, HELLO), (TO_CLIENT, record(message(2, b"\3" * size)))) == "hello_length"
+
+
+@pytest.mark.parametrize(("version", "text"), [(0x0300, b"ssl3"), (0x0301, b"1.0"), (0x0302, b"1.1"), (0x0303, b"1.2")])
+def test_versions_selected(version: int, text: bytes) -> None:
+    units = fed((TO_SERVER, HELLO), (TO_CLIENT, record(server_hello(version=version)) + CHANGE))
+    assert units[1]["tls.selected_version"] == text
+    assert fed((TO_SERVER, HELLO), (TO_CLIENT, record(server_hello(selects(0x7F1C)))))[1]["tls.selected_version"] == (
+        b"0x7f1c"
+    )
+
+
 def test_a_server_does_not_speak_unasked() -> None:
     assert refused((TO_CLIENT, record(server_hello()))) == "unasked"
     assert refused((TO_CLIENT, record(b"\2\x28", 21))) == "unasked"
@@ -623,6 +637,7 @@ def test_a_second_hello_must_say_the_same() -> None:
         assert refused(*first, (TO_SERVER, record(hello(*changed)))) == "second_hello_differs"
     assert refused(*first, (TO_SERVER, record(hello(*MODERN, ciphers=(0x1301,))))) == "second_hello_differs"
     assert refused(*first, (TO_SERVER, HELLO + HELLO)) == "second_hello"
+    assert refused(*first, (TO_SERVER, HELLO), (TO_CLIENT, record(retry()))) == "second_retry"
 
 
 # Behind the handshake
