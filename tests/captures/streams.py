@@ -6,13 +6,14 @@ The captures lie in ``../shared/pcaps`` beside the project, or where MICROSEG_CA
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def _is(flow: CapturedFlow, truth: dict[str, Any]) -> bool:
 def _of_file(name: str) -> list[CapturedFlow]:
     found: dict[tuple[Any, ...], CapturedFlow] = {}
     streams: dict[tuple[Any, ...], list[Stream | None]] = {}
-    with (CAPTURES / "public" / name).open("rb") as stream:
+    with _opened(CAPTURES / "public" / name) as stream:
         for packet in _packets(read_capture(stream)):
             ends = (packet.src, packet.sport), (packet.dst, packet.dport)
             key = (packet.l4, *sorted(ends))
@@ -91,6 +92,10 @@ def _of_file(name: str) -> list[CapturedFlow]:
                 if arrival == Arrival.NEW and fresh:
                     flow.parts.append((direction, fresh))
     return [flow for flow in found.values() if any(data for _, data in flow.parts)]
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _line(name: str, packet: Packet) -> dict[str, Any]:
