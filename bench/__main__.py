@@ -33,6 +33,7 @@ NAMES = (
     "policy_load",
     "reload_under_load",
     "rejudge",
+    "parsers",
 )
 
 

@@ -66,7 +66,8 @@ class Field:
 class Unit(Event):
     """What is judged by itself: a hello, a login, a command, a question. It is complete with its last byte, nothing of
     it is told before. `fields` are some of its parser's, by name; one that is missing was not said, and will not be by
-    this unit; of those in `later`, fields that are said once, a later unit may tell.
+    this unit; of those in `later`, fields that are said once, a later unit may tell. Until a unit is `final`, servers
+    might go by what is said once after all, and anew (TLS: a second hello): no verdict on it is.
     """
 
     __slots__ = ()
@@ -91,6 +92,11 @@ class Unit(Event):
         """What is not known yet."""
         return frozenset()
 
+    @property
+    def final(self) -> bool:
+        """What was said once stays so."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Said(Unit):
@@ -100,6 +106,7 @@ class Said(Unit):
     fields: Mapping[str, Value]
     direction: int = TO_SERVER
     later: frozenset[str] = frozenset()
+    final: bool = True
 
 
 @dataclass(frozen=True, slots=True)

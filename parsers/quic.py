@@ -306,7 +306,7 @@ class QuicParser(Parser):
         version = _VERSIONS.get(number)
         text = version.text if version else b"0x%08x" % number
         later = frozenset[str]() if self._hello is not None else _LATER
-        self._events.append(Said("quic", {"quic.version": text, **self._fields}, later=later))
+        self._events.append(Said("quic", {"quic.version": text, **self._fields}, later=later, final=False))
 
     def _initial(self, version: _Version, connection_id: bytes, header: bytes, body: bytes) -> None:
         if len(body) < _SHORTEST:

@@ -329,7 +329,7 @@ class TlsParser(Parser):
                 raise ParseError("second_hello_differs")
             return
         self._hello = hello
-        self._events.append(Said("tls", {**hello.fields, "tls.ja4": hello.ja4("t")}, later=_LATER))
+        self._events.append(Said("tls", {**hello.fields, "tls.ja4": hello.ja4("t")}, later=_LATER, final=False))
 
     def _ssl2_length(self, size: int) -> None:
         if size < 9 + 3 + 16:
@@ -347,7 +347,7 @@ class TlsParser(Parser):
         if not fits or len(body) != 9 + ciphers + session + challenge:
             raise ParseError("hello_length")
         self._hello = ClientHello(version, (), (), (), (), b"", (), ech=False, early_data=False)
-        self._events.append(Said("tls", self._hello.fields, later=_LATER))
+        self._events.append(Said("tls", self._hello.fields, later=_LATER, final=False))
 
     def _server_message(self, kind: int, size: int, body: bytes) -> int:
         """As `_client_message`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from fastpath.abi import Protocol, Reason, Scope, Verdict
-from parsers.base import TO_CLIENT, TO_SERVER, Parser, Unit
+from parsers.base import TO_CLIENT, TO_SERVER, Parser, Unit, Value
 from slowpath.core.frame import SYN, Packet
 from slowpath.core.model import Judgement, SessionInfo
 from slowpath.core.reassembly import Stream
@@ -68,8 +68,7 @@ class Flow:
         "buffers", "confirm", "decided_at", "decision", "fields", "fin", "first", "forwarding", "guessed", "held",
         "held_bytes", "held_since", "hold_until", "judgement", "judgements", "kept_bytes", "key", "kind", "l4",
         "last_seen", "midstream", "need_until", "parser", "protocol", "recorded", "resting", "safe",
-        "scheduled", "server_is_a", "session_id", "state", "streams", "switching",
-        "unit",
+        "said", "scheduled", "server_is_a", "session_id", "state", "streams", "switching", "unit",
     )  # fmt: skip
 
     def __init__(self, key: bytes, info: SessionInfo, packet: Packet) -> None:
@@ -99,7 +98,8 @@ class Flow:
         self.kind = Protocol.NONE  # of the first request: what the connection is to connection-scoped rules
         self.parser: Parser | None = None
         self.switching = False  # an upgrade is offered: allow for good only when it is declined
-        self.unit: Unit | None = None
+        self.unit: Unit | None = None  # the last one
+        self.said: dict[str, Value] = {}  # what the connection says once, in any of its units
         self.recorded = False
         self.resting = False  # nothing more to be learnt or decided: watched for conflicts only
         self.decision = (Verdict.NONE, Scope.NONE, Reason.NONE)  # the last one, sent or waiting for confirmation

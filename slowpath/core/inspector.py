@@ -29,7 +29,7 @@ from parsers.base import (
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.identify import Match, NeedMore, identify
-from parsers.registry import PARSERS
+from parsers.registry import FIELDS, PARSERS
 from slowpath.core.flow import Flow, Held, State, Stats
 from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet, flow_key
 from slowpath.core.model import (
@@ -207,8 +207,8 @@ class Inspector:
         allowed = judgement.verdict == Verdict.ALLOW
         if judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self.rules.decide(judgement.rule_files, flow.protocol)
-            if outcome is None and flow.unit is not None:
-                outcome = self.rules.evaluate(judgement.rule_files, Subject.of(flow.unit))
+            if outcome is None and flow.unit is not None and flow.unit.final:
+                outcome = self.rules.evaluate(judgement.rule_files, Subject.of(flow.unit, flow.said))
             allowed = outcome is not None and outcome.scope == Scope.CONNECTION and outcome.action == Action.ALLOW
         if verdict == Verdict.ALLOW and not allowed:
             # Requests went by unread since it was allowed: what the new rules must see is gone.
@@ -649,6 +649,8 @@ class Inspector:
     def _unit(self, flow: Flow, unit: Unit) -> None:
         self.stats.requests += 1
         flow.unit = unit
+        if not isinstance(unit, Request):  # which says nothing once
+            flow.said |= {name: value for name, value in unit.fields.items() if FIELDS[name].once}
         protocol = NAMES[unit.protocol]
         if flow.kind == Protocol.NONE:
             flow.kind = flow.protocol = protocol
@@ -665,9 +667,9 @@ class Inspector:
         elif judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self.rules.decide(judgement.rule_files, protocol)
             if outcome is None:
-                outcome = self.rules.evaluate(judgement.rule_files, Subject.of(unit))
+                outcome = self.rules.evaluate(judgement.rule_files, Subject.of(unit, flow.said))
                 if outcome is not None:
-                    self._judged_unit(flow, judgement, outcome)
+                    self._judged_unit(flow, judgement, outcome, final=unit.final)
             elif outcome.action != Action.ALLOW:
                 self._apply(flow, judgement, outcome)
         elif judgement.verdict == Verdict.INSPECT:
@@ -685,8 +687,8 @@ class Inspector:
         self.stats.judged += 1
         flow.judgement = flow.judgements[protocol] = self.kernel.judge(flow.key, flow.session_id, 1 << protocol)
 
-    def _judged_unit(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
-        if outcome.scope == Scope.CONNECTION:
+    def _judged_unit(self, flow: Flow, judgement: Judgement, outcome: Outcome, *, final: bool) -> None:
+        if outcome.scope == Scope.CONNECTION and (final or outcome.action == Action.DENY):
             self._apply(flow, judgement, outcome)
         elif outcome.action == Action.DENY and flow.l4 == TCP:
             self._deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome.rule)
@@ -757,6 +759,8 @@ class Inspector:
         first = flow.first
         flow.parser = None
         flow.kind = Protocol.NONE
+        flow.unit = None
+        flow.said = {}
         flow.recorded = flow.resting = False
         flow.buffers[TO_SERVER].extend(event.to_server)
         flow.buffers[TO_CLIENT].extend(event.to_client)
@@ -895,7 +899,7 @@ class Inspector:
         if judgement.log == "none" and verdict != Verdict.DENY:
             return
         waited = flow.held[0].since if flow.held and again else flow.held_since
-        findings = _findings(flow.unit, self.limits.text, rule, None if waited is None else self._now - waited)
+        findings = _findings(flow, self.limits.text, rule, None if waited is None else self._now - waited)
         word = Word(verdict, scope, monitor=judgement.monitor, reason=reason, revision=judgement.revision)
         self._out.append(
             Write(
@@ -922,8 +926,9 @@ class Inspector:
         return ((flow.key, flow.session_id) for flow in self._flows.values())
 
 
-def _findings(unit: Unit | None, limit: int, rule: str, latency: float | None) -> Findings:
-    fields = {name: _shown(value, limit) for name, value in unit.fields.items()} if unit is not None else {}
+def _findings(flow: Flow, limit: int, rule: str, latency: float | None) -> Findings:
+    said = flow.said | dict(flow.unit.fields) if flow.unit is not None else {}
+    fields = {name: _shown(value, limit) for name, value in said.items()}
     rule_file, _, l7_rule = rule.partition("/")
     return Findings(latency=latency, fields=fields, rule_file=rule_file or None, l7_rule=l7_rule or None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from fastpath.abi import Protocol
@@ -49,9 +50,10 @@ class Subject:
         self._seen: dict[str, Texts | None] = {}
 
     @classmethod
-    def of(cls, unit: Unit) -> Subject:
-        """What a parser told."""
-        return cls(Protocol[unit.protocol.upper()], unit.fields, unit.later)
+    def of(cls, unit: Unit, said: Mapping[str, Value] = MappingProxyType({})) -> Subject:
+        """What a parser told; `said`: what it told before of what a connection says once."""
+        fields = {**said, **unit.fields} if said else unit.fields
+        return cls(Protocol[unit.protocol.upper()], fields, unit.later - said.keys())
 
     def __iter__(self) -> Iterator[str]:
         """Names of what the unit says."""
