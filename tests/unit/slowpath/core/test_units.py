@@ -1,0 +1,95 @@
+"""The inspector with parsers that say some things once, and rules that ask for those."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastpath.abi import Protocol, Scope, Verdict
+from fastpath.document import Problems
+from parsers.base import TO_SERVER
+from slowpath.rules.ruleset import RuleSet, read_rule_file
+from tests.data import recorded
+from tests.unit.slowpath.core.wire import Play, inspect
+
+NAMES = """
+name: names
+protocol: tls
+rules:
+  - {id: old, match: {tls.selected_version: ["1.0", "1.1"]}, action: deny}
+  - {id: ours, match: {tls.sni: [web.lab, other.lab]}, action: allow}
+"""
+CERTIFICATES = """
+name: certificates
+protocol: tls
+rules:
+  - {id: ours, match: {tls.certificate: {glob: ["*.lab", "**.lab"]}, tls.sni: web.lab}, action: allow}
+"""
+
+
+def play(text: str) -> Play:
+    problems = Problems()
+    rule_file = read_rule_file(text, "x.yaml", problems)
+    problems.raise_if_any()
+    assert rule_file is not None
+    return Play({Protocol.TLS: inspect(rule_file.name)}, RuleSet({rule_file.name: rule_file}))
+
+
+def said(p: Play, name: str) -> list[list[str]]:
+    """What the inspector does at each part of a conversation."""
+    return [p.client(data) if direction == TO_SERVER else p.server(data) for direction, data in recorded("tls")[name]]
+
+
+def test_a_name_allows_for_good_only_once_the_server_has_answered() -> None:
+    p = play("name: sni\nprotocol: tls\nrules: [{id: a, match: {tls.sni: web.lab}, action: allow}]\n")
+    hello, answer, *_ = said(p, "openssl 1.3")
+    assert [each.split()[0] for each in hello] == ["write", "release"]
+    assert "allow connection" not in hello
+    assert any(each.startswith("write allow") for each in answer)
+    assert [(d.verdict, d.scope) for d in p.decisions] == [(Verdict.ALLOW, Scope.CONNECTION)]
+    assert [record["scope"] for record in p.records] == ["request", "connection"]
+    assert p.records[0]["tls"]["sni"] == "web.lab"
+    # What was said before stands beside what the server chose.
+    assert {"sni", "ja4", "selected_version"} <= p.records[-1]["tls"].keys()
+    assert (p.records[-1]["rule_file"], p.records[-1]["l7_rule"]) == ("sni", "a")
+
+
+def test_a_name_that_no_rule_has_never_gets_to_the_server() -> None:
+    p = play("name: sni\nprotocol: tls\nrules: [{id: a, match: {tls.sni: other.lab}, action: allow}]\n")
+    direction, hello = recorded("tls")["openssl 1.3"][0]
+    assert direction == TO_SERVER
+    assert p.client(hello[:100]) == []
+    p.wait(1)
+    assert p.released() == hello[:100], "an incomplete hello is harmless"
+    commands = p.client(hello[100:])
+    assert commands[:2] == ["write deny no_rule", "deny connection"]
+    assert p.decisions[0].scope == Scope.CONNECTION
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("openssl 1.3", Verdict.ALLOW), ("openssl 1.0", Verdict.DENY)])
+def test_what_the_server_will_say_is_waited_for(name: str, verdict: Verdict) -> None:
+    p = play(NAMES)
+    hello, *_ = said(p, name)
+    assert [each.split()[0] for each in hello] == ["release"], "nothing is decided, and nothing can be refused yet"
+    assert [d.verdict for d in p.decisions] == [verdict]
+    assert p.records[-1]["l7_rule"] == ("ours" if verdict == Verdict.ALLOW else "old")
+
+
+def test_rules_may_ask_for_both_sides() -> None:
+    p = play(CERTIFICATES)
+    said(p, "openssl 1.2")
+    assert [d.verdict for d in p.decisions] == [Verdict.ALLOW]
+    p = play(CERTIFICATES)
+    said(p, "openssl 1.3")  # of which certificates are encrypted
+    assert [d.verdict for d in p.decisions] == [Verdict.DENY]
+
+
+def test_after_a_second_hello_the_name_is_still_the_first_ones() -> None:
+    p = play("name: sni\nprotocol: tls\nrules: [{id: a, match: {tls.sni: web.lab}, action: allow}]\n")
+    parts = recorded("tls")["openssl asked again"]
+    assert [direction for direction, _ in parts[:4]] == [0, 1, 0, 1]
+    p.client(parts[0][1])
+    p.server(parts[1][1])
+    assert p.decisions == []
+    other = parts[2][1].replace(b"web.lab", b"own.lab")
+    assert other != parts[2][1]
+    assert p.client(other)[:2] == ["write deny parse_error", "deny connection"]
