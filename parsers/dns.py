@@ -161,12 +161,13 @@ class Message(Unit):
             return None
         wire, at = self._wire, self._records
         names = Names(wire)
+        zone = self._question if self.opcode() == b"UPDATE" else b""
         texts: list[bytes] = []
         for _ in range(int.from_bytes(wire[6:8], "big")):
             at = names.skip(at, len(wire))
             kind, group, _, size = _RECORD.unpack_from(wire, at)
             at += _RECORD.size
-            layout = _layout(kind, group, self._question) if size else None
+            layout = _layout(kind, group, zone) if size else None
             end = at + size
             texts.append(layout.text(names, at, end) if layout else dnsdata.unknown_text(wire[at:end]))
             at = end
@@ -363,12 +364,13 @@ def _folded(question: bytes) -> bytes:
     return question[:-4].lower() + question[-4:]
 
 
-def _layout(kind: int, group: int, question: bytes) -> dnsdata.Layout | None:
+def _layout(kind: int, group: int, zone: bytes) -> dnsdata.Layout | None:
+    """Of a record's data; `zone` is an update's question."""
     layout = LAYOUTS.get(kind)
     if layout is None or not layout.internet or group & ~_MULTICAST_BIT == INTERNET:
         return layout
     # What an update deletes has class NONE: it is data of its zone's class (RFC 2136 §2.5.4).
-    return layout if group == _NONE and question[-2:] == b"\0\1" else None
+    return layout if group == _NONE and zone[-2:] == b"\0\1" else None
 
 
 def _check(wire: bytes) -> tuple[int, int]:
@@ -414,14 +416,15 @@ def _check_zone(wire: bytes, flags: int, questions: int, changes: bool) -> None:
             raise ParseError("zone", 4)
         return
     end = _question(wire)
-    if int.from_bytes(wire[end - 4 : end - 2], "big") != SOA:
+    kind, group = int.from_bytes(wire[end - 4 : end - 2], "big"), int.from_bytes(wire[end - 2 : end], "big")
+    if kind != SOA or group in {_NONE, _ANY}:
         raise ParseError("zone", end - 4)
 
 
 def _check_records(wire: bytes, at: int, counts: list[int], *, update: bool) -> tuple[int, int]:
     """(behind them, OPT)"""
     names = Names(wire)
-    question = wire[_HEADER.size : at]
+    zone = wire[_HEADER.size : at] if update else b""
     whole = len(wire)
     opt = 0
     first_additional = counts[0] + counts[1]
@@ -449,7 +452,7 @@ def _check_records(wire: bytes, at: int, counts: list[int], *, update: bool) -> 
             if size:
                 raise ParseError("record_data", at)
         else:
-            layout = _layout(kind, group, question)
+            layout = _layout(kind, group, zone)
             if layout:
                 layout.check(names, at, end)
         at = end

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from parsers.base import ParseError
 
 INTERNET: Final = 1
+HEADER_SIZE: Final = 12
 LABEL_MAX: Final = 63
 NAME_MAX: Final = 255
 
@@ -26,6 +27,7 @@ TSIG: Final = 250
 SOA: Final = 6
 IXFR: Final = 251
 AXFR: Final = 252
+_POINTER: Final = 0xC0
 
 # https://www.iana.org/assignments/dns-parameters
 TYPES: Final = {
@@ -71,11 +73,13 @@ class Names:
     is linear in the message.
     """
 
-    __slots__ = ("_sizes", "_texts", "wire")
+    __slots__ = ("_ends", "_sizes", "_texts", "wire")
 
     def __init__(self, wire: bytes) -> None:
         self.wire = wire
-        self._sizes: dict[int, int] = {}  # in wire form without pointers, by where they begin
+        # By where they begin: their size in wire form without pointers, and the end of what is written there.
+        self._sizes: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
         self._texts: dict[int, bytes] = {}
 
     def skip(self, at: int, end: int) -> int:
@@ -84,35 +88,41 @@ class Names:
         behind = at
         while 0 < (size := wire[behind]) <= LABEL_MAX:
             behind += size + 1
+        pointed = behind == at and size >= _POINTER and self._ends.get((size & 0x3F) << 8 | wire[at + 1])
         behind += 2 if size else 1
         if behind > end:
             raise ParseError("short", end)
-        if at not in self._sizes:
+        # As a rule a name is a pointer and nothing else, to one that has been measured.
+        if not pointed or pointed > at:
             self._measure(at)
         return behind
 
-    def _measure(self, at: int) -> None:
+    def _measure(self, begin: int) -> None:
         """Its size, and of all that it goes on with."""
-        wire, sizes = self.wire, self._sizes
+        wire, sizes, ends = self.wire, self._sizes, self._ends
         parts: list[tuple[int, int]] = []
-        begin, rest = at, 0
-        while True:
-            while 0 < (size := wire[at]) <= LABEL_MAX:
-                at += size + 1
-            parts.append((begin, at - begin))
-            if not size:
-                rest = 1
-                break
-            if size < 0xC0:
-                raise ParseError("label", at)
-            target = (size & 0x3F) << 8 | wire[at + 1]
-            # Forward, or to where this part begins or behind it: it would never end. Nor do names lie in the header.
-            if not 12 <= target < begin:
-                raise ParseError("pointer", at)
-            begin = at = target
-            if target in sizes:
-                rest = sizes[target]
-                break
+        at = place = begin
+        rest, before = 0, len(wire)
+        while not rest:
+            if begin in sizes:
+                rest, end = sizes[begin], ends[begin]
+            else:
+                at = begin
+                while 0 < (size := wire[at]) <= LABEL_MAX:
+                    at += size + 1
+                parts.append((begin, at - begin))
+                if 0 < size < _POINTER:
+                    raise ParseError("label", at)
+                rest, end = (0, at + 2) if size else (1, at + 1)
+                ends[begin] = end
+            # What is pointed to is written before it, as a whole: no way leads round.
+            if end > before:
+                raise ParseError("pointer", place)
+            if not rest:
+                place, before = at, begin
+                begin = (wire[at] & 0x3F) << 8 | wire[at + 1]
+                if not HEADER_SIZE <= begin < before:
+                    raise ParseError("pointer", place)
         for begin, own in reversed(parts):
             rest += own
             if rest > NAME_MAX:
@@ -243,7 +253,7 @@ class _Bitmap:
         last = -1
         while at < end:
             window, size = names.wire[at], names.wire[at + 1]
-            if window <= last or not 1 <= size <= 32:
+            if window <= last or not 1 <= size <= 32 or not names.wire[at + 1 + size]:
                 raise ParseError("record_data", at)
             last = window
             at += 2 + size
@@ -326,12 +336,12 @@ def _alpn_ids(value: bytes) -> list[bytes]:
 
 
 def _alpn_text(value: bytes) -> bytes | None:
-    text = b",".join(_alpn_ids(value))
-    # A comma or what is escaped twice is left to the general form.
-    return b'"' + text + b'"' if len(text) == len(value) - 1 and _ALPN.fullmatch(value) else None
+    ids = _alpn_ids(value)
+    # What would have to be escaped, some of it twice, is left to the general form.
+    return b'"' + b",".join(ids) + b'"' if all(map(_ALPN.fullmatch, ids)) else None
 
 
-_ALPN: Final = re.compile(rb"[^,\\\"]*", re.DOTALL)
+_ALPN: Final = re.compile(rb"[!#-+.-\[\]-~-]+")
 
 
 def _quoted(value: bytes) -> bytes:
@@ -545,6 +555,8 @@ LAYOUTS: Final[dict[int, Layout]] = {
     6: Layout(_NAME, _NAME, _U32, _U32, _U32, _U32, _U32),
     13: Layout(_STRING, _STRING),
     19: Layout(_STRING),
+    23: Layout(_NAME, internet=True),  # RFC 1348
+    26: Layout(_U16, _NAME, _NAME, internet=True),  # RFC 2163
     28: Layout(_IP6, internet=True),
     29: Layout(_Location()),
     33: Layout(_U16, _U16, _U16, _NAME, internet=True),  # RFC 2782
@@ -559,6 +571,7 @@ LAYOUTS: Final[dict[int, Layout]] = {
     61: Layout(_BASE64),  # RFC 7929
     62: Layout(_U32, _U16, _TYPES),  # RFC 7477
     63: Layout(_U32, _U8, _U8, _HEX),  # RFC 8976
+    66: Layout(_TYPE, _U8, _U16, _NAME),  # RFC 9859
     104: Layout(_U16, _LOCATOR),  # RFC 6742
     105: Layout(_U16, _IP4),
     106: Layout(_U16, _LOCATOR),
