@@ -80,7 +80,7 @@ def _parameters(draw: st.DrawFn) -> bytes:
     found: dict[int, bytes] = {key: draw(values[key]) for key in keys}
     if 1 in keys and draw(_YES_OR_NO):
         found[2] = b""
-    if found and draw(_YES_OR_NO):
+    if draw(_YES_OR_NO) and found:
         wanted = sorted(draw(st.sets(st.sampled_from(sorted(found)), min_size=1)))
         found[0] = b"".join(struct.pack(">H", key) for key in wanted)
     return b"".join(struct.pack(">HH", key, len(found[key])) + found[key] for key in sorted(found))
