@@ -186,9 +186,8 @@ _QTYPES = st.one_of(st.sampled_from(("A", "AAAA", "ANY", "HTTPS", "AXFR", "TYPE6
 
 @st.composite
 def queries(draw: st.DrawFn) -> dns.message.Message:
-    name, kind = draw(names()), draw(_QTYPES)
-    query = dns.message.make_query(name, kind, draw(st.sampled_from(("IN", "CH", "HS", "ANY", "CLASS5"))))
-    query.id = draw(st.integers(0, 65535))
+    name, kind, group = draw(names()), draw(_QTYPES), draw(st.sampled_from(("IN", "CH", "HS", "ANY", "CLASS5")))
+    query = dns.message.make_query(name, kind, group, id=draw(st.integers(0, 65535)))
     if draw(st.integers(0, 4)) == 0:
         query.set_opcode(dns.opcode.NOTIFY)
     if draw(st.booleans()):

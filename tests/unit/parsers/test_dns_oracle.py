@@ -128,16 +128,16 @@ def read_otherwise(other: dns.message.Message) -> bool:
     )
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(any_message())
 def test_what_dnspython_writes_is_read_as_it_reads_it(message: dns.message.Message) -> None:
-    wire = message.to_wire(max_size=65535)
+    wire = message.to_wire(max_size=65535, want_shuffle=False)
     compare(ours(wire), theirs(wire))
 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    wire = bytearray(draw(any_message()).to_wire(max_size=65535))
+    wire = bytearray(draw(any_message()).to_wire(max_size=65535, want_shuffle=False))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(wire)))
         how = draw(st.sampled_from(("change", "change", "cut", "insert", "pointer", "end")))
@@ -154,7 +154,7 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(wire)
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(damaged())
 def test_what_one_refuses_the_other_refuses_too_or_there_is_a_reason(wire: bytes) -> None:
     try:
