@@ -127,7 +127,7 @@ class Message(Unit):
 
     def qname(self) -> bytes | None:
         """Name of the question."""
-        return Names(self._question).text(0, 0)[0] if self._question else None
+        return Names(self._question).text(0)[0] if self._question else None
 
     def qtype(self) -> bytes | None:
         """Type of the question."""
@@ -164,7 +164,7 @@ class Message(Unit):
         zone = self._question if self.opcode() == b"UPDATE" else b""
         texts: list[bytes] = []
         for _ in range(int.from_bytes(wire[6:8], "big")):
-            at = names.skip(at, len(wire))
+            at = names.skip(at)
             kind, group, _, size = _RECORD.unpack_from(wire, at)
             at += _RECORD.size
             layout = _layout(kind, group, zone) if size else None
@@ -431,7 +431,7 @@ def _check_records(wire: bytes, at: int, counts: list[int], *, update: bool) -> 
     count = first_additional + counts[2]
     for number in range(count):
         owner = at
-        at = names.skip(at, whole)
+        at = names.skip(at)
         kind, group, _, size = _RECORD.unpack_from(wire, at)
         at += _RECORD.size
         end = at + size
@@ -462,7 +462,7 @@ def _check_records(wire: bytes, at: int, counts: list[int], *, update: bool) -> 
 def _check_signature(names: Names, at: int, end: int) -> None:
     """RFC 8945 §4.2: algorithm, time and fudge, MAC, original id and error, other data."""
     wire = names.wire
-    at = names.skip(at, end) + 8
+    at = names.skip(at) + 8
     at += 2 + int.from_bytes(wire[at : at + 2], "big") + 4
     at += 2 + int.from_bytes(wire[at : at + 2], "big")
     if at != end:

@@ -82,20 +82,16 @@ class Names:
         self._ends: dict[int, int] = {}
         self._texts: dict[int, bytes] = {}
 
-    def skip(self, at: int, end: int) -> int:
-        """Behind the name that begins at `at` and fits before `end`; ParseError or IndexError if it is none."""
+    def skip(self, at: int) -> int:
+        """Behind the name that begins at `at`; ParseError or IndexError if it is none."""
         wire = self.wire
         behind = at
         while 0 < (size := wire[behind]) <= LABEL_MAX:
             behind += size + 1
-        pointed = behind == at and size >= _POINTER and self._ends.get((size & 0x3F) << 8 | wire[at + 1])
-        behind += 2 if size else 1
-        if behind > end:
-            raise ParseError("short", end)
         # As a rule a name is a pointer and nothing else, to one that has been measured.
-        if not pointed or pointed > at:
+        if behind > at or size < _POINTER or ((size & 0x3F) << 8 | wire[at + 1]) not in self._ends:
             self._measure(at)
-        return behind
+        return behind + 2 if size else behind + 1
 
     def _measure(self, begin: int) -> None:
         """Its size, and of all that it goes on with."""
@@ -129,9 +125,8 @@ class Names:
                 raise ParseError("name_long", begin)
             sizes[begin] = rest
 
-    def text(self, at: int, end: int) -> tuple[bytes, int]:
+    def text(self, at: int) -> tuple[bytes, int]:
         """The name at `at`, which has been skipped before, without final dot; and what is behind it."""
-        del end
         wire, texts = self.wire, self._texts
         begin, behind = at, 0
         parts: list[tuple[int, list[bytes]]] = []
@@ -171,10 +166,12 @@ class Part(Protocol):
 
 class _Name:
     def skip(self, names: Names, at: int, end: int) -> int:
-        return names.skip(at, end)
+        del end
+        return names.skip(at)
 
     def text(self, names: Names, at: int, end: int) -> tuple[bytes, int]:
-        return names.text(at, end)
+        del end
+        return names.text(at)
 
 
 class _Fixed:
@@ -279,7 +276,7 @@ class _Parameters:
         while at < end:
             key, size = _pair(names.wire, at)
             value = names.wire[at + 4 : at + 4 + size]
-            if key <= last or at + 4 + size > end or not _VALUES.get(key, _anything)(value):
+            if key <= last or not _VALUES.get(key, _anything)(value):
                 raise ParseError("record_data", at)
             if not key:
                 mandatory = _words(value)

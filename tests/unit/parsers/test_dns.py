@@ -21,6 +21,7 @@ QUERY = 0x0100
 RESPONSE = 0x8180
 NAME = b"\3www\7example\3com\0"
 IN_A = b"\0\1\0\1"
+ZONE = NAME + b"\0\6\0\1"
 POINTER = b"\xc0\x0c"
 LOCATION = struct.pack(">4B3I", 0, 0x12, 0x16, 0x13, 2**31, 2**31 - 1, 10_000_150)
 
@@ -272,8 +273,9 @@ def test_record_data(kind: int, data: bytes, text: bytes) -> None:
         (64, b"\0\1\0\0\2\0\0"),
         (64, b"\0\1\0\0\4\0\3\0\0\0"),
         (64, b"\0\1\0\0\7\0\\9"),
-        (29, b"\1" + bytes(15)),
-        (29, b"\0\xa0" + bytes(14)),
+        (29, b"\1" + LOCATION[1:]),
+        (29, b"\0\xa0" + LOCATION[2:]),
+        (29, b"\0\x1a" + LOCATION[2:]),
         (29, bytes(16)),
         (256, b"\0\1\0\1"),
         (257, b"\0\0x"),
@@ -330,7 +332,9 @@ def test_classes_have_layouts_of_their_own() -> None:
         (message(b"", record(1, bytes(4), owner=b"\0"), flags=0xA800), "zone", 4),
         (message(NAME + IN_A, flags=0x2800), "zone", 29),
         (message(NAME + b"\0\6\0\xff", flags=0x2800), "zone", 29),
-        (message(NAME + b"\0\6\0\1", record(1, bytes(4), group=255), flags=0x2800), "record_data", 45),
+        (message(ZONE, record(1, bytes(4), group=255), flags=0x2800), "record_data", 45),
+        (message(ZONE, record(1, bytes(4), group=254), flags=0x2800, counts=(1, 1, 0, 0)), "record_data", 45),
+        (message(ZONE, record(1, bytes(3), group=254), flags=0x2800, counts=(1, 0, 1, 0)), "record_data", 48),
     ],
     ids=lambda value: value.hex()[24:64] if isinstance(value, bytes) else None,
 )
@@ -339,12 +343,15 @@ def test_malformed(data: bytes, code: str, offset: int) -> None:
 
 
 def test_names_are_measured_through_their_pointers() -> None:
-    half = (b"\x3f" + b"x" * 63) * 2
-    long = record(16, b"\1a", owner=half + POINTER)
-    assert answers(long) == (b'"a"',)
+    labels = (b"\x3f" + b"x" * 63) * 3
+    # Together with www.example.com 255 bytes, and one more.
+    longest = record(16, b"\1a", owner=labels + b"\x2d" + b"y" * 45 + POINTER)
+    assert answers(longest) == (b'"a"',)
+    longer = record(16, b"\1a", owner=labels + b"\x2e" + b"y" * 46 + POINTER)
+    assert refused(message(NAME + IN_A, longer, flags=RESPONSE)) == ("name_long", 33)
     at = 12 + len(NAME + IN_A)
-    longer = record(16, b"\1a", owner=half + struct.pack(">H", 0xC000 | at))
-    assert refused(message(NAME + IN_A, long, longer, flags=RESPONSE))[0] == "name_long"
+    more = record(16, b"\1a", owner=b"\1z" + struct.pack(">H", 0xC000 | at))
+    assert refused(message(NAME + IN_A, longest, more, flags=RESPONSE))[0] == "name_long"
 
 
 def test_what_is_pointed_to_ends_before() -> None:
@@ -533,6 +540,11 @@ def test_errors_have_their_place() -> None:
         parser.feed(TO_SERVER, framed(good)[5:] + framed(bad))
     assert (error.value.code, error.value.offset) == ("trailing", len(framed(good)) + 2 + len(good))
     assert len(error.value.events) == 1
+    parser = DnsParser()
+    parser.feed(TO_SERVER, framed(good))
+    with pytest.raises(ParseError) as error:
+        parser.feed(TO_SERVER, b"\0\0")
+    assert error.value.offset == len(framed(good))
     parser = DnsParser(datagrams=True)
     parser.feed(TO_SERVER, good)
     with pytest.raises(ParseError) as error:

@@ -25,6 +25,8 @@ from parsers.dnsdata import TYPES, Names
 from tests.unit.parsers.dns_messages import any_message
 
 ROOT = dns.name.root
+# Else the first record of class ANY of a type of the internet's makes dnspython forget how to read that type.
+dns.rdata.load_all_types()
 
 
 def known(number: int) -> bool:
@@ -46,6 +48,7 @@ REFUSED_BY_DNSPYTHON = {
     "client subnet of an unknown family is not said": "unsupported family",
     "RFC 9460 §2.4.2: recipients ignore parameters of an alias": "parameters in AliasMode",
     "RFC 9460 §14.3: keys that are not known are bytes": "key \\d+ cannot be empty|ohttp",
+    "RFC 3597 §4 wants these names whole; multicast DNS has pointers in some (RFC 6762 §18.14)": "decompression is forb",
     "RFC 1876 has two ways to write a size of nothing": "non-canonical zero",
 }
 # And what it reads of these.
@@ -107,6 +110,8 @@ def compare(message: Message, other: dns.message.Message) -> None:
 
 def same(text: bytes, rdata: dns.rdata.Rdata) -> None:
     words = [UNKNOWN.get(word, word) for word in text.decode().split(" ")]
+    if "TYPE0" in words:
+        return  # no text of dnspython's
     back = dns.rdata.from_text(rdata.rdclass, rdata.rdtype, " ".join(words), ROOT, relativize=False)
     if rdata.rdtype == dns.rdatatype.LOC:
         # Binary fractions on their way lose a centimetre here and there.
@@ -188,7 +193,7 @@ def refused_by_dnspython(wire: bytes, text: str) -> None:
     if reason is None:
         found = dns.message.from_wire(wire, one_rr_per_rrset=True, keyring=False, continue_on_error=True)
         kinds = {kind for kind, begin, end in records(wire) for each in found.errors if begin <= each.offset <= end}
-        assert kinds & BYTES_ONLY, (text, kinds)
+        assert kinds & (BYTES_ONLY | {"CH A", "OPT"}), (text, kinds)
         reason = "bytes to the parser"
     event(f"only dnspython refuses it: {reason}")
 
@@ -199,9 +204,10 @@ def records(wire: bytes) -> Iterator[tuple[str, int, int]]:
     questions, *counts = struct.unpack_from(">4H", wire, 4)
     at = 12
     for _ in range(questions):
-        at = names.skip(at, len(wire)) + 4
+        at = names.skip(at) + 4
     for _ in range(sum(counts)):
-        at = names.skip(at, len(wire))
-        kind, _, _, size = struct.unpack_from(">HHIH", wire, at)
-        yield dns.rdatatype.to_text(kind), at + 10, at + 10 + size
+        at = names.skip(at)
+        kind, group, _, size = struct.unpack_from(">HHIH", wire, at)
+        text = dns.rdatatype.to_text(kind)
+        yield f"CH {text}" if group == dns.rdataclass.CH else text, at + 10, at + 10 + size
         at += 10 + size
