@@ -402,36 +402,32 @@ def _colons(value: bytes) -> bytes:
     return value.hex(":", 2).encode()
 
 
-_WORDS: Final = struct.Struct(">III")
-
-
 class _Location:
     """RFC 1876."""
 
-    SIZE = 16
+    _FORM = struct.Struct(">B3s3I")
     _EQUATOR = 1 << 31
     _GROUND = 10_000_000  # centimetres, at the bottom of the scale
 
     def skip(self, names: Names, at: int, end: int) -> int:
         del end
-        version, *sizes = names.wire[at : at + 4]
-        latitude, longitude, _ = self._words(names, at)
-        fits = abs(latitude) <= 90 * 3_600_000 and abs(longitude) <= 180 * 3_600_000
+        version, sizes, latitude, longitude, _ = self._FORM.unpack_from(names.wire, at)
+        fits = abs(latitude - self._EQUATOR) <= 90 * 3_600_000 and abs(longitude - self._EQUATOR) <= 180 * 3_600_000
         if version or not fits or any(size >> 4 > 9 or size & 15 > 9 for size in sizes):
             raise ParseError("record_data", at)
-        return at + self.SIZE
+        return at + self._FORM.size
 
     def text(self, names: Names, at: int, end: int) -> tuple[bytes, int]:
         del end
-        latitude, longitude, altitude = self._words(names, at)
-        metres = [b"%d.%02dm" % divmod((size >> 4) * 10 ** (size & 15), 100) for size in names.wire[at + 1 : at + 4]]
-        sign = b"-" if altitude < 0 else b""
-        height = b"%b%d.%02dm" % (sign, *divmod(abs(altitude), 100))
-        return b" ".join((self._angle(latitude, b"NS"), self._angle(longitude, b"EW"), height, *metres)), at + self.SIZE
-
-    def _words(self, names: Names, at: int) -> tuple[int, int, int]:
-        latitude, longitude, altitude = _WORDS.unpack_from(names.wire, at + 4)
-        return latitude - self._EQUATOR, longitude - self._EQUATOR, altitude - self._GROUND
+        _, sizes, latitude, longitude, altitude = self._FORM.unpack_from(names.wire, at)
+        height = altitude - self._GROUND
+        texts = [
+            self._angle(latitude - self._EQUATOR, b"NS"),
+            self._angle(longitude - self._EQUATOR, b"EW"),
+            b"%b%d.%02dm" % (b"-" if height < 0 else b"", *divmod(abs(height), 100)),
+            *(b"%d.%02dm" % divmod((size >> 4) * 10 ** (size & 15), 100) for size in sizes),
+        ]
+        return b" ".join(texts), at + self._FORM.size
 
     @staticmethod
     def _angle(thousandths: int, sides: bytes) -> bytes:

@@ -16,6 +16,7 @@ import pytest
 
 from parsers.base import TO_CLIENT, TO_SERVER, ParseError, Said, Unit, Value
 from parsers.dns import DnsParser, Limits, Message
+from parsers.dnsdata import LAYOUTS
 
 QUERY = 0x0100
 RESPONSE = 0x8180
@@ -285,6 +286,18 @@ def test_record_data_that_does_not_fit(kind: int, data: bytes) -> None:
     # Behind it is room, so that no end of the message helps.
     code, _ = refused(message(NAME + IN_A, record(kind, data), record(16, b"\xff" + bytes(255)), flags=RESPONSE))
     assert code in {"record_data", "short", "label"}
+
+
+@pytest.mark.parametrize("kind", [*LAYOUTS, 41, 250])
+def test_record_data_of_any_size_is_read_or_refused(kind: int) -> None:
+    for filler in (b"\0", b"\1", b"\2", b"\x3f", b"\xc0\x0c", b"\xff"):
+        for size in range(50):
+            data = (filler * size)[:size]
+            for records in ((record(kind, data),), (record(kind, data), record(65280, bytes(60)))):
+                try:
+                    read(message(NAME + IN_A, *records, flags=RESPONSE))
+                except ParseError as error:
+                    assert error.code in {"record_data", "short", "label", "pointer", "name_long", "opt", "tsig"}
 
 
 def test_classes_have_layouts_of_their_own() -> None:
