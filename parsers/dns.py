@@ -31,8 +31,8 @@ from parsers.dnsdata import AXFR, INTERNET, IXFR, LABEL_MAX, LAYOUTS, NAME_MAX, 
 class Limits:
     """Bounds of one connection's parser, for each direction. A message has 65,535 bytes at most by its grammar."""
 
-    # Queries that wait for a response, and the bytes of their questions; beyond, the oldest is forgotten. Resolvers
-    # that pipeline have some hundreds at once; from one port over UDP they are those of two seconds or so.
+    # Queries that wait for a response, and the bytes of their questions; beyond, the oldest is forgotten, and what
+    # answers it is unasked. Clients that pipeline have some hundreds open at once.
     outstanding: int = 1024
     outstanding_bytes: int = 48 * 1024
 

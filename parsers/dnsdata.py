@@ -69,8 +69,8 @@ def labels_text(labels: list[bytes]) -> bytes:
 
 
 class Names:
-    """The names of one message. A name is visited once, however many point at it: the work for all of them
-    is linear in the message.
+    """The names of one message. What is pointed to is measured once, however many point at it, and no name has more
+    than 127 labels: the work for all of them is linear in the message.
     """
 
     __slots__ = ("_ends", "_sizes", "_texts", "wire")
