@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from typing import Final
 
 from parsers.base import Field, Parser
+from parsers.dns import DnsParser
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.quic import QuicParser
 from parsers.tls import TlsParser
 
-_ALL: Final[tuple[type[Parser], ...]] = (Http1Parser, Http2Parser, QuicParser, TlsParser)
+_ALL: Final[tuple[type[Parser], ...]] = (
+    Http1Parser,
+    Http2Parser,
+    DnsParser,
+    QuicParser,
+    TlsParser,
+)
 
 # By name of design.md. gRPC is HTTP/2 until its first request tells.
 PARSERS: Final[Mapping[str, type[Parser]]] = {each.name: each for each in _ALL}
