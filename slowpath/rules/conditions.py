@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,14 @@ _KINDS = ("exact", "prefix", "glob", "regex", "file")
 _COMBINED = ("all", "any", "not")
 
 
+class _Values(enum.Enum):
+    ANY = enum.auto()
+    EVERY = enum.auto()
+
+
 def read_match(node: Node, protocols: Iterable[Protocol], *, allow: bool) -> Condition:
     """Of a rule that allows or denies flows of some protocols. Of a field with several values an allow rule wants every
-    one to fit, a deny rule refuses any: both are on the safe side.
+    one to fit, a deny rule refuses any, and within `not` it is the other way: the safe side; `values` says otherwise.
     """
     return _all(node, frozenset(protocols), every=allow, depth=0)
 
@@ -88,8 +94,12 @@ def _texts(key: str, node: Node, *, every: bool) -> Condition:
             node.report("needs a value")
         return Test(key, frozenset(values), every=every)
     found: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
-    for kind, value in node.mapping(optional=_KINDS).items():
-        if kind == "file":
+    for kind, value in node.mapping(optional=(*_KINDS, "values")).items():
+        if kind == "values":
+            every = value.choice(_Values) == _Values.EVERY
+            if not is_list(key):
+                value.report(f"{key} has one value")
+        elif kind == "file":
             found[kind] = [each for names in value.collect(lambda item: _file(item, key)) for each in names]
         elif kind == "regex":
             found[kind] = value.collect(_regex)

@@ -84,6 +84,10 @@ def schema() -> dict[str, Any]:
                             "glob": {**_TEXTS, "description": "`?`, `*` within a segment, `**` across them."},
                             "regex": {**_TEXTS, "description": "RE2, over the whole value."},
                             "file": {**_TEXTS, "description": "Values, one a line, in a file beside this one."},
+                            "values": {
+                                "enum": ["any", "every"],
+                                "description": "Of a field with several: how many have to fit.",
+                            },
                         },
                     },
                 ],

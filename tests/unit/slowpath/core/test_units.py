@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
+
 import pytest
 
 from fastpath.abi import Protocol, Scope, Verdict
 from fastpath.document import Problems
 from parsers.base import TO_SERVER
+from slowpath.core.frame import flow_key, parse_frame
+from slowpath.core.model import SessionInfo
 from slowpath.rules.ruleset import RuleSet, read_rule_file
 from tests.data import recorded
-from tests.unit.slowpath.core.wire import Play, inspect
+from tests.unit.slowpath.core.wire import CLIENT, SERVER, Play, inspect, names, udp_frame
 
 NAMES = """
 name: names
@@ -93,3 +98,59 @@ def test_after_a_second_hello_the_name_is_still_the_first_ones() -> None:
     other = parts[2][1].replace(b"web.lab", b"own.lab")
     assert other != parts[2][1]
     assert p.client(other)[:2] == ["write deny parse_error", "deny connection"]
+
+
+# -- datagrams --------------------------------------------------------------------------------------------------------
+
+LOOKUPS = """
+name: lookups
+protocol: dns
+rules:
+  - {id: no-own, match: {dns.answer: {prefix: "10."}}, action: deny}
+  - {id: ours, match: {dns.qname: {glob: "**.example"}}, action: allow}
+"""
+
+
+def message(name: bytes, number: int = 1, answer: bytes = b"") -> bytes:
+    labels = b"".join(bytes((len(label),)) + label for label in name.split(b".")) + b"\0"
+    head = struct.pack("!6H", number, 0x8180 if answer else 0x0100, 1, int(bool(answer)), 0, 0)
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + answer if answer else b""
+    return head + labels + b"\0\1\0\1" + record
+
+
+def datagrams() -> tuple[Play, Callable[..., list[str]]]:
+    p = play(LOOKUPS)
+    p.kernel.policy = {Protocol.DNS: inspect("lookups")}
+    packet = parse_frame(udp_frame(CLIENT, SERVER, 40001, 53, message(b"a.example")))
+    key, a_to_b = flow_key(packet)
+    p.kernel.sessions[key] = SessionInfo(7, server_is_a=not a_to_b)
+
+    def send(data: bytes, *, back: bool = False) -> list[str]:
+        ends = (SERVER, CLIENT, 53, 40001) if back else (CLIENT, SERVER, 40001, 53)
+        return names(p.feed(parse_frame(udp_frame(*ends, data))))
+
+    return p, send
+
+
+def test_each_question_and_answer_is_judged_and_a_denied_one_loses_its_datagram() -> None:
+    p, send = datagrams()
+    assert send(message(b"a.example")) == ["write allow rule", f"release {len(message(b'a.example'))}"]
+    good = message(b"a.example", answer=bytes((192, 0, 2, 1)))
+    assert send(good, back=True) == [f"release {len(good)}"]
+    evil = message(b"evil.test", 2)
+    assert send(evil) == ["write deny no_rule", f"discard {len(evil)}"]
+    again = message(b"b.example", 3)
+    assert send(again) == [f"release {len(again)}"], "the flow goes on"
+    own = message(b"b.example", 3, bytes((10, 0, 0, 5)))
+    assert send(own, back=True) == ["write deny rule", f"discard {len(own)}"]
+    assert p.decisions == [], "the kernel keeps sending it up"
+    assert [record["verdict"] for record in p.records] == ["allow", "deny", "deny"]
+    assert p.records[-1]["dns"]["answer"] == ["10.0.0.5"]
+    assert p.records[-1]["l7_rule"] == "no-own"
+
+
+def test_a_datagram_that_is_damaged_ends_the_flow() -> None:
+    p, send = datagrams()
+    send(message(b"a.example"))
+    assert send(message(b"a.example", 2)[:-3])[:2] == ["write deny parse_error", "deny connection"]
+    assert [d.verdict for d in p.decisions] == [Verdict.DENY]

@@ -101,6 +101,17 @@ def test_an_allow_rule_wants_every_value_to_fit_and_a_deny_rule_any(
     assert decides(WORDS, action, http_words=words) is expected
 
 
+@pytest.mark.parametrize("action", ["allow", "deny"])
+def test_unless_it_says_how_many(action: str) -> None:
+    some, every = (f"{{http.words: {{exact: [select, from], values: {values}}}}}" for values in ("any", "every"))
+    words = (b"drop", b"select")
+    assert decides(some, action, http_words=words) is True
+    assert decides(every, action, http_words=words) is False
+    assert decides(f"{{not: {some}}}", action, http_words=words) is False
+    assert decides(f"{{not: {every}}}", action, http_words=words) is True
+    assert any("has one value" in each for each in problems_of("{http.method: {exact: GET, values: any}}"))
+
+
 def test_turned_round_it_is_the_other_way() -> None:
     assert decides(f"{{not: {WORDS}}}", "allow", http_words=(b"drop", b"select")) is False
     assert decides(f"{{not: {WORDS}}}", "allow", http_words=(b"drop",)) is True
