@@ -94,11 +94,6 @@ class MongodbParser(WalkParser):
         self.limits = limits or Limits()
         super().__init__()
 
-    def _answers(self, walk: Walk) -> Steps[None]:
-        del walk
-        while True:
-            yield -(1 << 62)
-
     def _requests(self, walk: Walk) -> Steps[None]:
         while True:
             walk.message()

@@ -13,17 +13,20 @@ T = TypeVar("T")
 # Wanted: so many bytes; so many less than 0: not to be kept; up to a delimiter, which is cut off.
 Steps = Generator[int | bytes, bytes, T]
 
-# Delimited texts are names; nobody has longer ones.
+# Delimited texts are names, unless a parser says how long they may be.
 _NAME: Final = 4096
+# No connection has more bytes.
+_ALL: Final = 1 << 62
 
 
 class Walk:
     """The bytes of one direction, or of one compressed message, and the generator that walks through them."""
 
-    __slots__ = ("_buffer", "_scanned", "_skip", "_steps", "_want", "begin", "done", "judging", "offset")
+    __slots__ = ("_buffer", "_longest", "_scanned", "_skip", "_steps", "_want", "begin", "done", "judging", "offset")
 
-    def __init__(self, steps: Callable[[Walk], Steps[None]]) -> None:
+    def __init__(self, steps: Callable[[Walk], Steps[None]], longest: int = _NAME) -> None:
         self._buffer = bytearray()
+        self._longest = longest
         self._scanned = 0
         self._skip = 0
         self.offset = 0  # of what the generator gets next
@@ -41,7 +44,12 @@ class Walk:
     @property
     def pending(self) -> bool:
         """A message has begun and its unit is not told."""
-        return self.judging and self.offset + len(self._buffer) > self.begin
+        return self.judging and self.incomplete
+
+    @property
+    def incomplete(self) -> bool:
+        """A message, its body included, has begun and not ended."""
+        return self.offset + len(self._buffer) > self.begin
 
     def message(self) -> None:
         """A message begins here."""
@@ -81,10 +89,10 @@ class Walk:
             while not self.done:
                 want = self._want
                 if isinstance(want, bytes):
-                    end = buffer.find(want, at + self._scanned, at + _NAME)
+                    end = buffer.find(want, at + self._scanned, at + self._longest)
                     if end < 0:
-                        if len(buffer) - at >= _NAME:
-                            raise ParseError("name_too_long")
+                        if len(buffer) - at >= self._longest:
+                            raise ParseError("too_long")
                         self._scanned = len(buffer) - at
                         break
                     piece = bytes(buffer[at:end])
@@ -120,19 +128,21 @@ class Walk:
 
 
 class WalkParser(Parser):
-    """Of a connection whose units go to the server."""
+    """Of a connection whose units go to the server. Delimited texts are up to `longest` bytes long."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = _NAME) -> None:
         self._events: list[Event] = []
-        self._walks = {TO_SERVER: Walk(self._requests), TO_CLIENT: Walk(self._answers)}
+        self._walks = {TO_SERVER: Walk(self._requests, longest), TO_CLIENT: Walk(self._answers, longest)}
 
     def _requests(self, walk: Walk) -> Steps[None]:
         """Walk through what the client says, and append to `_events`."""
         raise NotImplementedError
 
     def _answers(self, walk: Walk) -> Steps[None]:
-        """Walk through what the server says."""
-        raise NotImplementedError
+        """Walk through what the server says; it is not looked at where that is not said."""
+        del walk
+        while True:
+            yield -_ALL
 
     @property
     def buffered(self) -> int:
