@@ -9,6 +9,7 @@ from parsers.base import Field, Parser
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.kafka import KafkaParser
+from parsers.memcached import MemcachedParser
 from parsers.mongodb import MongodbParser
 from parsers.redis import RedisParser
 
@@ -16,6 +17,7 @@ _ALL: Final[tuple[type[Parser], ...]] = (
     Http1Parser,
     Http2Parser,
     KafkaParser,
+    MemcachedParser,
     MongodbParser,
     RedisParser,
 )
