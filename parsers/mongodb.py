@@ -147,7 +147,7 @@ class MongodbParser(WalkParser):
                 self._tell(walk, **said)
             else:
                 raise ParseError("section")
-        if walk.judging or walk.offset != end:
+        if walk.judging:
             raise ParseError("no_body")
 
     def _query(self, walk: Walk, end: int) -> Steps[None]:
@@ -291,7 +291,7 @@ class MongodbParser(WalkParser):
                 piece = inflater.unconsumed_tail
                 inner.feed(text)
                 out = inner.offset + inner.buffered
-                if out > size:
+                if out > size:  # no room would be any room
                     raise ParseError("message_size")
                 sent = walk.offset - walk.begin
                 if inner.judging and out > self.limits.inflated + self.limits.inflation * sent:

@@ -29,7 +29,7 @@ class Limits:
     line: int = 64 * 1024
     # What is kept of one command: its name, options and keys.
     kept: int = 64 * 1024
-    keys: int = 4096
+    keys: int = 8192
     # proto-max-bulk-len as the server has it by default.
     bulk: int = 512 * 1024 * 1024
     # Bytes behind a command whose answer decides what they mean: one initial window.
@@ -302,6 +302,7 @@ class RedisParser(Parser):
         self._events: list[Event] = []
         self._rest = bytearray()
         self._offset = 0  # of the client's bytes in `_rest`
+        self._item = 0  # of the line or argument that is read
         self._scanned = 0
         self._skip = 0
         self._left = 0  # arguments of this command to come
@@ -342,7 +343,7 @@ class RedisParser(Parser):
             else:
                 self._answers(data)
         except ParseError as error:
-            offset = self._replies.offset if error.code == "reply" else self._offset
+            offset = self._replies.item if error.code == "reply" else self._item
             raise ParseError(error.code, offset, self._events) from None
         return self._events
 
@@ -374,6 +375,8 @@ class RedisParser(Parser):
         at = 0
         try:
             while at < len(rest) and not self._halted:
+                if self._bulk < 0:
+                    self._item = self._offset + at
                 if self._left:
                     end = self._argument(rest, at)
                 elif rest[at] == ord("*"):
@@ -516,6 +519,7 @@ class _Replies:
         self._first = b""
         self._scanned = 0
         self.offset = 0
+        self.item = 0  # of the line that is read
         self.owed = 0
         self.counted = True
 
@@ -553,6 +557,7 @@ class _Replies:
         at = 0
         rest = self._rest
         while at < len(rest):
+            self.item = self.offset + at
             end = rest.find(b"\r\n", max(at, self._scanned))
             if (end if end >= 0 else len(rest)) - at > self._limits.line:
                 raise ParseError("reply")

@@ -200,6 +200,16 @@ def test_refused(data: bytes, code: str) -> None:
     assert caught.value.code == code
 
 
+def test_a_checksum_is_no_section() -> None:
+    assert said(op_msg({b"ping": 1, b"$db": b"a"}, flags=1)) == {"command": b"ping", "database": b"a"}
+
+
+def test_not_more_is_inflated_than_was_said() -> None:
+    body = b"\0\0\0\0\0" + struct.pack("<i", 25) + b"\x02" + b"a" * 60_000
+    with pytest.raises(ParseError, match="message_size"):
+        MongodbParser().feed(TO_SERVER, compressed(body, size=30))
+
+
 def test_limits_are_the_callers() -> None:
     with pytest.raises(ParseError, match="message_size"):
         MongodbParser(Limits(message=30)).feed(TO_SERVER, op_msg({b"ping": 1}, DB))
