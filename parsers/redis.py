@@ -311,7 +311,7 @@ class RedisParser(Parser):
         self._replies = _Replies(self.limits)
         self._user = b"default"
         self._database = 0
-        self._awaited: Mapping[str, Value] | None = None
+        self._awaited: _Command | None = None
 
     @property
     def buffered(self) -> int:
@@ -482,7 +482,7 @@ class RedisParser(Parser):
             return
         self._replies.owed += 1
         if deciding:
-            self._awaited = said
+            self._awaited = command
 
     def _answers(self, data: bytes) -> None:
         for line in self._replies.feed(data):
@@ -495,13 +495,13 @@ class RedisParser(Parser):
                 self._awaited = None
                 self._walk()
 
-    def _decided(self, said: Mapping[str, Value], line: bytes) -> None:
+    def _decided(self, command: _Command, line: bytes) -> None:
         if line[:1] == b"-":
             return
         # +QUEUED, or what is no answer to such a command.
-        if line[:1] not in {b"%", b"*"} and line not in {b"+OK", b"+RESET"}:
+        if not (line[:1] in {b"%", b"*"} if command.name == b"hello" else line in {b"+OK", b"+RESET"}):
             raise ParseError("queued")
-        user, database = said.get("redis.user"), said.get("redis.database")
+        user, database = command.fields.get("redis.user"), command.fields.get("redis.database")
         if isinstance(user, bytes):
             self._user = user
         if isinstance(database, int):

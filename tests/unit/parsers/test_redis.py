@@ -166,6 +166,22 @@ def test_in_a_transaction_the_answer_says_nothing() -> None:
     assert caught.value.code == "queued"
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (b"SELECT 1", b"*1\r\n+subscribe\r\n"),
+        (b"SELECT 1", b":1\r\n"),
+        (b"AUTH alice x", b"%0\r\n"),
+        (b"HELLO 3 AUTH alice x", b"+OK\r\n"),
+    ],
+)
+def test_what_is_no_answer_to_it(words: bytes, answer: bytes) -> None:
+    parser = RedisParser()
+    parser.feed(TO_SERVER, command(*words.split()))
+    with pytest.raises(ParseError, match="queued"):
+        parser.feed(TO_CLIENT, answer)
+
+
 def test_words_nobody_asked_for() -> None:
     parser = RedisParser()
     assert parser.feed(TO_CLIENT, b"-ERR max number of clients reached\r\n") == []

@@ -30,8 +30,7 @@ FOUND = [(b"name", b"ab"), (b"", b"cd"), (b"x", b"ef")]
 def test_cut_anywhere(size: int) -> None:
     reader = Reader()
     walk = Walk(reader.steps)
-    for at in range(0, len(DATA), size):
-        walk.feed(DATA[at : at + size])
+    fed(walk, DATA, size)
     assert reader.found == FOUND
     assert walk.offset == len(DATA)
     assert walk.buffered == 0
@@ -61,12 +60,16 @@ def test_gaps() -> None:
         walk.gap(1)
 
 
+def fed(walk: Walk, data: bytes, size: int) -> None:
+    for at in range(0, len(data), size):
+        walk.feed(data[at : at + size])
+
+
 def test_what_has_no_end_is_refused_where_it_is_too_long() -> None:
     for size in (1, 7, 4096):
         walk = Walk(Reader().steps, 100)
         with pytest.raises(ParseError) as caught:
-            for at in range(0, 200, size):
-                walk.feed((b"\1" + b"x" * 200)[at : at + size])
+            fed(walk, b"\1" + b"x" * 200, size)
         assert (caught.value.code, walk.offset) == ("too_long", 1)
 
 
