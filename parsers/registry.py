@@ -9,14 +9,22 @@ from parsers.base import Field, Parser
 from parsers.dns import DnsParser
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
+from parsers.kafka import KafkaParser
+from parsers.memcached import MemcachedParser
+from parsers.mongodb import MongodbParser
 from parsers.quic import QuicParser
+from parsers.redis import RedisParser
 from parsers.tls import TlsParser
 
 _ALL: Final[tuple[type[Parser], ...]] = (
     Http1Parser,
     Http2Parser,
     DnsParser,
+    KafkaParser,
+    MemcachedParser,
+    MongodbParser,
     QuicParser,
+    RedisParser,
     TlsParser,
 )
 
