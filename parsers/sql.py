@@ -557,7 +557,9 @@ class _Reader:
             case b"explain" | b"describe" | b"desc" | b"analyze":
                 self._start = _ANY
                 self._expects = _TARGET if self._mysql and word != b"analyze" else _NOTHING
-            case b"call" | b"execute":
+            case b"call":
+                self._unsure = True
+            case b"execute":
                 self._unsure = self._sets = True
             case b"do" if not self._mysql:
                 self._unsure = self._sets = True
