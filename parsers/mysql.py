@@ -78,14 +78,14 @@ _NO_BACKSLASHES = 0x0200
 # by an authentication exchange, by a stream of events.
 _NONE, _ONE, _RESULTS, _ROWS_ONLY, _PREPARED, _EXCHANGE, _STREAM = range(7)
 
-_INIT_DB, _QUERY, _CREATE_DB, _DROP_DB, _CHANGE_USER = 0x02, 0x03, 0x05, 0x06, 0x11
+_INIT_DB, _QUERY, _FIELD_LIST, _CREATE_DB, _DROP_DB, _CHANGE_USER = 0x02, 0x03, 0x04, 0x05, 0x06, 0x11
 _PREPARE, _EXECUTE, _CLOSE, _BULK, _RESET_CONNECTION, _QUIT = 0x16, 0x17, 0x19, 0xFA, 0x1F, 0x01
 _COMMAND: Final[dict[int, tuple[bytes, int]]] = {
     0x00: (b"sleep", _ONE),
     _QUIT: (b"", _NONE),
     _INIT_DB: (b"init_db", _ONE),
     _QUERY: (b"query", _RESULTS),
-    0x04: (b"field_list", _ROWS_ONLY),
+    _FIELD_LIST: (b"field_list", _ROWS_ONLY),
     _CREATE_DB: (b"create_db", _ONE),
     _DROP_DB: (b"drop_db", _ONE),
     0x07: (b"refresh", _ONE),
@@ -115,6 +115,7 @@ _COMMAND: Final[dict[int, tuple[bytes, int]]] = {
     _RESET_CONNECTION: (b"reset_connection", _ONE),
     _BULK: (b"stmt_bulk_execute", _RESULTS),
 }
+_NAMING: Final = frozenset((_INIT_DB, _FIELD_LIST, _CREATE_DB, _DROP_DB))
 # A replica's acknowledgement of an event: no command.
 _SEMISYNC = 0xEF
 # MariaDB: the statement that was prepared last.
@@ -242,7 +243,9 @@ class MysqlParser(Parser):
 
     name = "mysql"
     fields = (
-        Field("mysql.command", "login, query, stmt_prepare, stmt_execute, change_user, init_db, infile ...", folded=True),
+        Field(
+            "mysql.command", "login, query, stmt_prepare, stmt_execute, change_user, init_db, infile ...", folded=True
+        ),
         Field("mysql.verb", "first words of its statements and their subqueries", Kind.LIST, folded=True),
         Field("mysql.tables", "tables that it names, with their database where one is known", Kind.LIST, folded=True),
         Field("mysql.files", "files that its statements read or write", Kind.LIST),
@@ -282,9 +285,9 @@ class MysqlParser(Parser):
 
     @property
     def buffered(self) -> int:
-        """Bytes retained."""
+        """Bytes retained; not zlib's window, 32 KiB a direction while a piece is read."""
         framing = sum(len(each.header) + len(each.kept) for each in self._packets)
-        return framing + self._held + 32 * len(self._asked) + (96 * 1024 if self._inflate else 0)
+        return framing + self._held + 32 * len(self._asked)
 
     def pending(self, direction: int) -> bool:
         """A login, a command or the request for a file is incomplete."""
@@ -296,7 +299,7 @@ class MysqlParser(Parser):
             asked = self._asked[0].reply if self._asked else _NONE
             if not begun or asked != _RESULTS or self._reply.state != _HEAD:
                 return False
-            return packets.kept[:1] in {b"", b"\xfb"}
+            return not packets.kept or packets.kept[0] == 0xFB
         if not begun or self._file >= 0 or self._phase == _AUTHENTICATION:
             return False
         if not (packets.open or packets.more):
@@ -464,7 +467,7 @@ class MysqlParser(Parser):
             return 1 + sql.LOOKED_AT + (self.limits.attributes if self._agreed & _QUERY_ATTRIBUTES else 0)
         if command == _CHANGE_USER:
             return 1 + self.limits.login
-        return 1 + self.limits.name if command in {_INIT_DB, _CREATE_DB, _DROP_DB} else 5
+        return 1 + self.limits.name if command in _NAMING else 5
 
     def _sent(self, packets: _Packets, payload: bytes) -> None:
         """The client's payload is complete."""
@@ -539,15 +542,19 @@ class MysqlParser(Parser):
         elif code == _CLOSE:
             closed = self._statements.pop(cursor.number(4), None)
             self._held -= closed.size if closed else 0
-        elif code in {_INIT_DB, _CREATE_DB, _DROP_DB}:
+        elif code in _NAMING:
             if size > len(payload):
                 raise ParseError("name_too_long")
-            database = payload[1:]
+            name = payload[1:]
             if code == _INIT_DB:
-                self._change(asked, replace(self._session, database=database))
+                self._change(asked, replace(self._session, database=name))
+            elif code == _FIELD_LIST:
+                table = cursor.text()
+                database = self._session.database
+                names = (database + b"." + table if database else table,)
+                statement = sql.Statement((b"show",), names, unsure=database is None or self._changing > 0)
             else:
-                verb = b"create" if code == _CREATE_DB else b"drop"
-                statement = sql.Statement((verb,), (database + b".*",))
+                statement = sql.Statement((b"create" if code == _CREATE_DB else b"drop",), (name + b".*",))
         elif code == _CHANGE_USER:
             if size > len(payload):
                 raise ParseError("login_too_long")
@@ -895,8 +902,10 @@ class _Inflate:
                 if self._plain < 0:
                     raise ParseError("compressed_size")
                 yield at, plain
-            if not self._left and (self._plain or not self._z.eof or self._z.unused_data):
-                raise ParseError("compressed_size")
+            if not self._left:
+                if self._plain or not self._z.eof or self._z.unused_data:
+                    raise ParseError("compressed_size")
+                self._z = None
 
     def _inflated(self, piece: bytes) -> Iterator[bytes]:
         while piece:

@@ -220,7 +220,13 @@ class PostgresParser(Parser):
             if kind == 0x70 and self._authenticated:
                 raise ParseError("password_unasked")
             text = sql.LOOKED_AT + 1
-            keep = {0x51: text, 0x50: text + limits.name, 0x42: 2 * limits.name + 2, 0x45: limits.small, 0x43: limits.small}
+            keep = {
+                0x51: text,
+                0x50: text + limits.name,
+                0x42: 2 * limits.name + 2,
+                0x45: limits.small,
+                0x43: limits.small,
+            }
             messages.keep = min(keep.get(kind, 0), size - 4)
         messages.size = messages.left = size - 4
         messages.open = True
@@ -328,11 +334,9 @@ class PostgresParser(Parser):
             raise ParseError("query")
         return payload[at:end], end + 1
 
-    def _read(self, text: bytes, cut: bool) -> sql.Statement:  # noqa: FBT001
+    def _read(self, text: bytes, cut: bool) -> sql.Statement:
         settled = not self._changing
-        how = sql.Session(
-            mysql=False, escapes=self._escapes if settled else None, encoding=self._encoding and settled
-        )
+        how = sql.Session(mysql=False, escapes=self._escapes if settled else None, encoding=self._encoding and settled)
         return sql.read(text, how, cut=cut)
 
     def _run(self, statement: sql.Statement) -> None:
