@@ -196,7 +196,17 @@ _MODIFIERS: Final = {
 _OF_DEFINITIONS: Final = _words("if not exists concurrently")
 _OF_INTO: Final = _words("temp temporary unlogged local global")
 _DEFINES: Final = _words("create alter drop refresh reindex truncate")
-_NO_TABLE: Final = _words("with for where as on set values")
+# No table can be named so: where one stands instead, what came before was no keyword but, say, a label.
+_NO_TABLE: Final = {
+    False: _words(
+        "from where group having order limit union except intersect into on using with select as for window returning"
+        " fetch offset and or when then else end case join left right inner cross natural full outer"
+    ),
+    True: _words(
+        "from where group having order limit union into on using with select as for and or when then else case join"
+        " left right inner outer cross natural set values fetch straight_join"
+    ),
+}
 # Their TABLE begins a list.
 _LISTS: Final = _words("drop truncate lock check repair optimize checksum analyze grant revoke flush rename")
 # FROM of these names no table, and none in the parentheses of those.
@@ -495,7 +505,9 @@ class _Reader:
         # Behind a dot nothing is a keyword. ODBC has a dot before a table: FROM .t
         if self._dot or self._mark == b".":
             self._on_name(value if self._mysql else word)
-        elif not self._verb:
+            self._before, self._word, self._name, self._mark = b"", b"", word, b""
+            return
+        if not self._verb:
             self._verb = word
             self._unsure |= word not in _KNOWN and word not in _OPAQUE
             self._do(word)
@@ -603,7 +615,7 @@ class _Reader:
                 self._from()
             case b"join" if self._word != b"for":
                 self._expects, level.using = _TABLE, False
-            case b"straight_join" if self._word not in _SELECTING:
+            case b"straight_join" if self._mysql and (level.commas or self._word not in _SELECTING):
                 self._expects, level.using = _TABLE, False
             case b"into":
                 self._expects = _TARGET
@@ -687,7 +699,7 @@ class _Reader:
         if self._on and self._word == b"on" and word != b"table" and self._is_object(word):
             self._expects = _NOTHING
             return True
-        if word in _NO_TABLE and (self._mysql or word not in {b"set", b"values"}):
+        if word in _NO_TABLE[self._mysql]:
             self._expects = _NOTHING
             return False
         self._on_name(value)
@@ -702,9 +714,11 @@ class _Reader:
 
     def _from(self) -> None:
         level = self._level
-        if level.inside or self._word == b"values" or (self._word == b"distinct" and self._before in {b"is", b"not"}):
+        if level.inside or (self._word == b"distinct" and self._before in {b"is", b"not"}):
             return
         outermost = level is self._levels[0]
+        if self._word == b"values" and self._verb in {b"create", b"alter"} and outermost:
+            return  # the bounds of a partition
         if outermost and self._verb in _FROM_OTHER:
             return
         if outermost and self._verb == b"prepare":

@@ -102,6 +102,7 @@ ONLY_MYSQL = [
     ("ANALYZE TABLE a, b", "analyze", "shop.a shop.b"),
     ("HANDLER t OPEN", "handler", "shop.t"),
     ("SELECT STRAIGHT_JOIN x FROM a STRAIGHT_JOIN b", "select", "shop.a shop.b"),
+    ("SELECT 1 FROM a FOR SYSTEM_TIME ALL STRAIGHT_JOIN b", "select", "shop.a shop.b"),
     ("SELECT * FROM {oj a LEFT OUTER JOIN b ON 1}", "select", "shop.a shop.b"),
     ("SELECT * FROM .t", "select", "shop.t"),
     ("SELECT * FROM (a, b), c", "select", "shop.a shop.b shop.c"),
@@ -154,6 +155,14 @@ ONLY_POSTGRES = [
     ("REFRESH MATERIALIZED VIEW CONCURRENTLY v", "refresh", "v"),
     ("COMMENT ON TABLE t IS 'x'", "comment", "t"),
     ('WITH "X" AS (SELECT 1) SELECT * FROM x', "select", "x"),
+    # Keywords may be labels.
+    ("SELECT 1 join FROM a, b", "select", "a b"),
+    ("SELECT 1 table FROM a", "select", "a"),
+    ("SELECT 1 straight_join FROM a", "select", "a"),
+    ("SELECT 1 values FROM a", "select", "a"),
+    ("SELECT 1 AS from FROM a", "select", "a"),
+    ("SELECT x.not distinct FROM a AS x", "select", "a"),
+    ("INSERT INTO a SELECT x table FROM b", "insert select", "a b"),
 ]
 
 
