@@ -572,7 +572,6 @@ class _Reader:
                 level.using = True
             case b"create" | b"alter" | b"drop":
                 self._defines = True
-                self._hide_nothing()
             case b"grant" | b"revoke":
                 self._on = True
             case b"explain" | b"describe" | b"desc" | b"analyze":
@@ -652,6 +651,10 @@ class _Reader:
                 self._unsure = True  # a block of MariaDB
             case b"duplicate" | b"conflict" | b"returning":
                 self._hide_nothing()
+            case b"create" | b"grant" if not self._on and self._verb != b"show":
+                # What CREATE SCHEMA goes on with.
+                self._hide_nothing()
+                self._unsure = True
             case b"program" if self._verb == b"copy":
                 self._say(word)
             case b"view" if self._verb == b"refresh":

@@ -240,6 +240,16 @@ def test_a_name_that_is_given_anew_may_be_what_it_was() -> None:
     assert (unit["tables"], unit["unsure"]) == ((b"good",), 0)
 
 
+def test_an_answer_to_a_batch_confirms_nothing_of_the_next() -> None:
+    talk = Talk()
+    talk.client(parse(b"s", b"DROP TABLE evil") + SYNC)
+    talk.server(READY)
+    talk.client(SYNC + message("C", b"Ss\0") + parse(b"s", b"SELECT 1 FROM good"))
+    talk.server(READY)
+    unit = talk.said(SYNC + bind(b"", b"s") + execute())
+    assert set(unit["tables"]) == {b"good", b"evil"}
+
+
 def test_a_name_whose_statement_failed_is_either() -> None:
     talk = Talk()
     talk.client(parse(b"s", b"DROP TABLE evil") + SYNC)

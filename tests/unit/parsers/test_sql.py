@@ -103,6 +103,11 @@ ONLY_MYSQL = [
     ("HANDLER t OPEN", "handler", "shop.t"),
     ("SELECT STRAIGHT_JOIN x FROM a STRAIGHT_JOIN b", "select", "shop.a shop.b"),
     ("SELECT 1 FROM a FOR SYSTEM_TIME ALL STRAIGHT_JOIN b", "select", "shop.a shop.b"),
+    (
+        "INSERT INTO t WITH c AS (SELECT 1) SELECT * FROM c ON DUPLICATE KEY UPDATE x=(SELECT 1 FROM c)",
+        "insert select",
+        "shop.t shop.c",
+    ),
     ("SELECT * FROM {oj a LEFT OUTER JOIN b ON 1}", "select", "shop.a shop.b"),
     ("SELECT * FROM .t", "select", "shop.t"),
     ("SELECT * FROM (a, b), c", "select", "shop.a shop.b shop.c"),
@@ -249,6 +254,8 @@ def test_what_mysql_reads_in_two_ways(text: str) -> None:
         "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO y",
         "DROP INDEX i",
         "CREATE EXTENSION dblink",
+        "CREATE SCHEMA s CREATE VIEW v AS WITH t AS (SELECT 1) SELECT 1 FROM t CREATE VIEW w AS SELECT * FROM t",
+        "CREATE SCHEMA s GRANT SELECT ON t TO u",
         "CREATE TABLE a AS EXECUTE p",
     ],
 )
