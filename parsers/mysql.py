@@ -447,6 +447,9 @@ class MysqlParser(Parser):
         else:
             if number:
                 raise ParseError("sequence")
+            if self._asked and self._asked[-1].reply == _EXCHANGE:
+                # Whose would it be? MariaDB goes on with the user of before where the new one is refused.
+                raise ParseError("early_command")
             if not size:
                 raise ParseError("empty_command")
             packets.role, packets.keep = _IS_COMMAND, 1
@@ -550,9 +553,9 @@ class MysqlParser(Parser):
                 self._change(asked, replace(self._session, database=name))
             elif code == _FIELD_LIST:
                 table = cursor.text()
-                database = self._session.database
+                database = self._database
                 names = (database + b"." + table if database else table,)
-                statement = sql.Statement((b"show",), names, unsure=database is None or self._changing > 0)
+                statement = sql.Statement((b"show",), names, unsure=database is None)
             else:
                 statement = sql.Statement((b"create" if code == _CREATE_DB else b"drop",), (name + b".*",))
         elif code == _CHANGE_USER:
@@ -589,7 +592,7 @@ class MysqlParser(Parser):
             mysql=True,
             escapes=not self._status & _NO_BACKSLASHES if settled else None,
             encoding=session.encoding and settled,
-            database=session.database,
+            database=self._database,
         )
         statement = sql.read(text, how, cut=cut)
         if self._changing or session.doubtful:
@@ -648,7 +651,14 @@ class MysqlParser(Parser):
         elif doubtful:
             fields["mysql.unsure"] = 1
         fields |= self._who()
+        if self._changing and command not in {b"init_db", b"change_user"}:
+            fields.pop("mysql.database", None)
         self._events.append(Said("mysql", fields))
+
+    @property
+    def _database(self) -> bytes | None:
+        """That of the next command."""
+        return None if self._changing else self._session.database
 
     def _who(self) -> dict[str, Value]:
         session = self._session
@@ -841,8 +851,9 @@ class MysqlParser(Parser):
             return
         if asked.certain and not self._changing and not asked.partly:
             self._session = asked.before
-        elif self._changing or asked.partly or not asked.certain:
-            self._session = replace(self._session, database=None, encoding=False)
+        else:
+            session = asked.before if asked.reply == _EXCHANGE else self._session
+            self._session = replace(session, database=None, encoding=False)
 
     def _note(self, payload: bytes, *, ok: bool) -> None:
         """The session's status, of an OK or EOF."""

@@ -390,7 +390,9 @@ def test_commands_without_answers_are_bounded() -> None:
 def test_databases() -> None:
     talk = Talk()
     assert talk.said(packet(0, b"\2hr"))["database"] == b"hr"
-    assert talk.asks(b"SELECT * FROM t")["unsure"] == 1  # the server has not agreed yet
+    unit = talk.asks(b"SELECT * FROM t")  # the server has not agreed yet
+    assert (unit["unsure"], unit["tables"]) == (1, (b"t",))
+    assert "database" not in unit
     talk.server(packet(1, OK) + result())
     assert talk.asks(b"SELECT * FROM t")["tables"] == (b"hr.t",)
     talk.server(result())
@@ -433,7 +435,17 @@ def test_another_user() -> None:
     talk.server(result())
     talk.said(packet(0, b"\x11nobody\0\0x\0"))
     talk.server(packet(1, ERROR))
-    assert talk.asks(b"SELECT 1")["user"] == b"root"
+    unit = talk.asks(b"SELECT 1")
+    assert (unit["user"], unit["database"]) == (b"root", b"hr")
+    talk.server(result())
+    talk.asks(b"USE shop")
+    talk.said(packet(0, b"\x11nobody\0\0x\0"))
+    talk.server(packet(1, OK) + packet(1, ERROR))
+    unit = talk.asks(b"SELECT 1")
+    assert unit["user"] == b"root"
+    assert "database" not in unit
+    talk.server(result())
+    assert talk.refused(packet(0, b"\x11nobody\0\0x\0") + query(b"SELECT 1")) == "early_command"
 
 
 def test_quotes_by_the_mode_of_the_session() -> None:
