@@ -9,7 +9,7 @@ What the client sends behind a request for encryption waits for the server's byt
 
 Statements: `parsers.sql`. Servers skip what follows an error up to the next Sync: a name that is given anew may still
 stand for what it was before, until ReadyForQuery without an error has told otherwise. An Execute of a later
-batch names both, and is `unsure`; so is one whose statement is not known.
+batch is then `unsure` and names nothing, as is one whose statement is not known.
 
 PostgreSQL 18 documentation, chapters 54.2 and 54.7 (protocol 3.0 and 3.2 differ in the size of cancel keys only);
 src/backend/tcop/postgres.c.
@@ -17,7 +17,7 @@ src/backend/tcop/postgres.c.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from parsers import sql
@@ -111,7 +111,8 @@ class PostgresParser(Parser):
         self._failed = False  # since all was answered last
         self._changing = False  # a statement that has no answer yet may change how text is read
         self._names: dict[bytes, sql.Statement] = {}
-        self._older: dict[bytes, tuple[int, sql.Statement]] = {}
+        self._older: dict[bytes, sql.Statement] = {}  # what names may stand for too
+        self._given: dict[bytes, int] = {}  # in which batch these were given anew
         self._held = 0
 
     @property
@@ -362,27 +363,37 @@ class PostgresParser(Parser):
 
     def _name(self, key: bytes, statement: sql.Statement | None) -> None:
         """From here on a name stands for this, or for nothing."""
-        before = self._names.pop(key, None)
+        before = self._names.get(key)
+        if before is None and len(key) > 1:
+            before = _UNKNOWN  # PREPARE and DECLARE give names as well
+        if before is not None:
+            older = self._older.get(key)
+            self._keep(self._older, key, _either(older, before) if older else before)
+            self._given[key] = self._batch
+        self._keep(self._names, key, statement)
+        while self._held > self.limits.statements and self._names:
+            self._keep(self._names, next(iter(self._names)), None)
+        if self._held > self.limits.statements:
+            self._settle()
+
+    def _keep(self, names: dict[bytes, sql.Statement], key: bytes, statement: sql.Statement | None) -> None:
+        before = names.pop(key, None)
         if before is not None:
             self._held -= len(key) + before.size
-            batch, older = self._older.get(key, (self._batch, None))
-            if older is None:
-                self._older[key] = self._batch, before
-            elif batch != self._batch:
-                self._older[key] = self._batch, _either(older, before)
         if statement is not None:
-            self._names[key] = statement
+            names[key] = statement
             self._held += len(key) + statement.size
-        while self._held > self.limits.statements:
-            oldest = next(iter(self._names))
-            self._held -= len(oldest) + self._names.pop(oldest).size
-            self._older.pop(oldest, None)
+
+    def _settle(self) -> None:
+        """Names stand for what they stand for."""
+        for key in self._given:
+            self._keep(self._older, key, None)
+        self._given.clear()
 
     def _resolved(self, key: bytes) -> sql.Statement:
         """What a name may stand for."""
-        statement = self._names.get(key, _UNKNOWN)
-        batch, older = self._older.get(key, (self._batch, None))
-        return statement if older is None or batch == self._batch else _either(older, statement)
+        statement, older = self._names.get(key, _UNKNOWN), self._older.get(key)
+        return statement if older is None or self._given[key] == self._batch else _either(older, statement)
 
     def _end_batch(self) -> None:
         self._batch += 1
@@ -395,13 +406,9 @@ class PostgresParser(Parser):
         if self._waiting or self._begun:
             return
         if self._failed:
-            for key, (_, older) in self._older.items():
-                statement = self._names.pop(key, None)
-                self._held -= len(key) + statement.size if statement else 0
-                statement = _either(older, statement) if statement else older
-                self._names[key] = statement
-                self._held += len(key) + statement.size
-        self._older.clear()
+            for key, older in self._older.items():
+                self._keep(self._names, key, _either(older, self._names.get(key, older)))
+        self._settle()
         self._failed = self._changing = False
 
     # From the server.
@@ -494,20 +501,8 @@ class PostgresParser(Parser):
 
 
 def _either(one: sql.Statement, other: sql.Statement) -> sql.Statement:
-    """What does one or the other."""
-    if one == other:
-        return one
-    if other.size > 4096 or one.size > 4096 or _UNKNOWN in {one, other}:
-        return _UNKNOWN
-    return replace(
-        one,
-        verbs=tuple(dict.fromkeys(one.verbs + other.verbs)),
-        tables=tuple(dict.fromkeys(one.tables + other.tables)),
-        files=tuple(dict.fromkeys(one.files + other.files)),
-        unsure=True,
-        cut=one.cut or other.cut,
-        sets=one.sets or other.sets,
-    )
+    """What stands for one or the other stands for neither."""
+    return one if one == other else _UNKNOWN
 
 
 __all__ = ["Limits", "PostgresParser"]

@@ -69,7 +69,7 @@ class Statement:
     @property
     def size(self) -> int:
         """About what it takes to keep it."""
-        return 128 + sum(48 + len(each) for each in (*self.verbs, *self.tables))
+        return 64 + sum(16 + len(each) for each in (*self.verbs, *self.tables, *self.files))
 
 
 def read(text: bytes, session: Session, *, cut: bool = False) -> Statement:
