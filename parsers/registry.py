@@ -12,6 +12,8 @@ from parsers.http2 import Http2Parser
 from parsers.kafka import KafkaParser
 from parsers.memcached import MemcachedParser
 from parsers.mongodb import MongodbParser
+from parsers.mysql import MysqlParser
+from parsers.postgres import PostgresParser
 from parsers.quic import QuicParser
 from parsers.redis import RedisParser
 from parsers.tls import TlsParser
@@ -23,6 +25,8 @@ _ALL: Final[tuple[type[Parser], ...]] = (
     KafkaParser,
     MemcachedParser,
     MongodbParser,
+    MysqlParser,
+    PostgresParser,
     QuicParser,
     RedisParser,
     TlsParser,
