@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from parsers.amqp import AmqpParser
 from parsers.base import Field, Parser
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
@@ -13,7 +14,15 @@ from parsers.smtp import SmtpParser
 from parsers.ssh import SshParser
 from parsers.websocket import WebSocketParser
 
-_ALL: Final[tuple[type[Parser], ...]] = (Http1Parser, Http2Parser, MqttParser, SmtpParser, SshParser, WebSocketParser)
+_ALL: Final[tuple[type[Parser], ...]] = (
+    Http1Parser,
+    Http2Parser,
+    AmqpParser,
+    MqttParser,
+    SmtpParser,
+    SshParser,
+    WebSocketParser,
+)
 
 # By name of design.md. gRPC is HTTP/2 until its first request tells.
 PARSERS: Final[Mapping[str, type[Parser]]] = {each.name: each for each in _ALL}
