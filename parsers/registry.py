@@ -7,6 +7,7 @@ from typing import Final
 
 from parsers.amqp import AmqpParser
 from parsers.base import Field, Parser
+from parsers.ftp import FtpParser
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.mqtt import MqttParser
@@ -18,6 +19,7 @@ _ALL: Final[tuple[type[Parser], ...]] = (
     Http1Parser,
     Http2Parser,
     AmqpParser,
+    FtpParser,
     MqttParser,
     SmtpParser,
     SshParser,

@@ -45,7 +45,6 @@ class _Mode(Enum):
 
 _END: Final = b"\r\n.\r\n"
 _COMMAND: Final = re.compile(rb"([A-Za-z][A-Za-z0-9-]{0,31})(?: (.*))?")
-_CONTROL: Final = re.compile(rb"[\x00\r]")
 # RFC 5321 section 4.1.2; many clients put a space behind the colon, and some leave the brackets away.
 _PATH: Final = re.compile(
     rb"(?:FROM|TO): ?"
@@ -101,19 +100,6 @@ class SmtpParser(StreamParser):
                 self._expect(b"AUTH", _Mode.UNKNOWN)
             else:
                 self._command(data[at : end - 2])
-        return end
-
-    def _line(self, direction: int, data: bytes, at: int, most: int) -> int:
-        end = data.find(b"\n", at, at + most) + 1
-        if not end:
-            if len(data) - at >= most:
-                raise ParseError("line_too_long", most)
-            return self._wait(direction, most, b"\n")
-        if data[end - 2 : end - 1] != b"\r" or end - at < 2:
-            raise ParseError("bare_lf", end - 1 - at)
-        control = _CONTROL.search(data, at, end - 2)
-        if control:
-            raise ParseError("control", control.start() - at)
         return end
 
     def _command(self, line: bytes) -> None:

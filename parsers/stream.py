@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+import re
 from typing import Final
 
 from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Parser, Switched
 
 # To skip up to the end of the connection: no stream is that long.
 FOREVER: Final = 1 << 62
+_CONTROL: Final = re.compile(rb"[\x00\r]")
 
 
 class StreamParser(Parser):
@@ -54,7 +56,7 @@ class StreamParser(Parser):
         self._events = []
         self._reading = direction
         try:
-            if self._done:
+            if self._done and data:
                 raise ParseError("after_switch")
             self._take(direction, data)
         except ParseError as error:
@@ -82,6 +84,20 @@ class StreamParser(Parser):
         self._need[direction] = size
         self._until[direction] = until
         return 0
+
+    def _line(self, direction: int, data: bytes, at: int, most: int) -> int:
+        """Behind the CR LF of the line that begins at `at`. Where a line ends must not be a matter of opinion."""
+        end = data.find(b"\n", at, at + most) + 1
+        if not end:
+            if len(data) - at >= most:
+                raise ParseError("line_too_long", most)
+            return self._wait(direction, most, b"\n")
+        if end - at < 2 or data[end - 2] != 0x0D:
+            raise ParseError("bare_lf", end - 1 - at)
+        control = _CONTROL.search(data, at, end - 2)
+        if control:
+            raise ParseError("control", control.start() - at)
+        return end
 
     def _hold(self, direction: int) -> int:
         """Until `_release`."""

@@ -184,7 +184,7 @@ def test_starttls() -> None:
     assert fed(parser, (TO_CLIENT, b"220 go\r\n\x15")) == [Switched("tls", TLS, b"\x15")]
     assert not parser.blocked
     assert parser.buffered == 0
-    assert refused(parser, (TO_SERVER, b""))[0] == "after_switch"
+    assert refused(parser, (TO_SERVER, b"\x16"))[0] == "after_switch"
 
 
 def test_starttls_refused() -> None:
