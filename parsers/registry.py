@@ -11,6 +11,8 @@ from parsers.ftp import FtpParser
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.mqtt import MqttParser
+from parsers.rdp import RdpParser
+from parsers.smb import SmbParser
 from parsers.smtp import SmtpParser
 from parsers.ssh import SshParser
 from parsers.websocket import WebSocketParser
@@ -21,6 +23,8 @@ _ALL: Final[tuple[type[Parser], ...]] = (
     AmqpParser,
     FtpParser,
     MqttParser,
+    RdpParser,
+    SmbParser,
     SmtpParser,
     SshParser,
     WebSocketParser,

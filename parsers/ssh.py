@@ -77,9 +77,9 @@ class SshParser(StreamParser):
         return super().pending(direction) and not self._offered[direction]
 
     def _read(self, direction: int, data: bytes, at: int) -> int:
-        return self._packet(direction, data, at) if self._greeted[direction] else self._line(direction, data, at)
+        return self._packet(direction, data, at) if self._greeted[direction] else self._banner(direction, data, at)
 
-    def _line(self, direction: int, data: bytes, at: int) -> int:
+    def _banner(self, direction: int, data: bytes, at: int) -> int:
         start = data[at : at + 4]
         banner = b"SSH-".startswith(start)
         if banner and len(start) < 4:
