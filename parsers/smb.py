@@ -36,7 +36,7 @@ _COMMANDS: Final = (
     b"read", b"write", b"lock", b"ioctl", b"cancel", b"echo", b"query_directory", b"change_notify", b"query_info",
     b"set_info", b"oplock_break", b"notification",
 )  # fmt: skip
-_DIALECTS: Final = {0x202: b"2.0.2", 0x210: b"2.1", 0x300: b"3.0", 0x302: b"3.0.2", 0x311: b"3.1.1", 0x2FF: b"2.?"}
+_DIALECTS: Final = {0x202: b"2.0.2", 0x210: b"2.1", 0x300: b"3.0", 0x302: b"3.0.2", 0x311: b"3.1.1"}
 
 _NEGOTIATE_1: Final = 0x72
 _TREE_CONNECT_1: Final = 0x70
@@ -114,7 +114,7 @@ class SmbParser(StreamParser):
                 if len(data) - at < read:
                     return self._wait(TO_CLIENT, read)
                 chosen = _DIALECTS.get(_word(data, at + 4 + _HEADER + 4))
-                # An error has no dialect.
+                # An error has none, and 0x2ff asks to negotiate again.
                 if chosen and not any(data[at + 12 : at + 16]):
                     self._chosen = chosen
         self._skip[TO_CLIENT] = 4 + size - read
