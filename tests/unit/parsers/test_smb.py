@@ -107,7 +107,7 @@ def test_a_chain_hides_nothing() -> None:
 
 def test_a_compound_is_told_command_by_command() -> None:
     parser = SmbParser()
-    connect = tree_connect("\\\\a\\bcd", after=88)
+    connect = tree_connect("\\\\a\\bcde", after=88)
     assert len(connect) == 88
     data = session(CREATE + connect + CLOSE)
     assert [unit["smb.command"] for unit in said(fed(parser, (TO_SERVER, data[:68])))] == [b"create"]
