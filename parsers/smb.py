@@ -20,6 +20,8 @@ class Limits:
 
     # Of a command that is read as a whole: a session setup of SMB 1 with a Kerberos ticket has up to 64 KiB.
     command: int = 96 * 1024
+    # Commands of an AndX chain; Windows sent two or three. Each may point at the same path.
+    chain: int = 8
 
 
 _SESSION_MESSAGE: Final = 0
@@ -171,7 +173,7 @@ class SmbParser(StreamParser):
     def _chain(self, message: bytes, command: int) -> None:
         unicode = bool(_word(message, 10) & _UNICODE)
         at = _HEADER_1
-        while True:
+        for _ in range(self.limits.chain):
             words = at + 1 + 2 * _byte(message, at)
             start, end = words + 2, words + 2 + _word(message, words)
             # Some clients of SMB 1 count what follows as well: only less is a lie.
@@ -198,6 +200,7 @@ class SmbParser(StreamParser):
             if after < words or after + 3 > len(message):
                 raise ParseError("andx")
             at = after
+        raise ParseError("chain_too_long")
 
     def _tell(self, command: bytes, version: bytes, said: dict[str, Value]) -> None:
         told: dict[str, Value] = {"smb.command": command, **said}

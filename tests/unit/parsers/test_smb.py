@@ -105,6 +105,13 @@ def test_a_chain_hides_nothing() -> None:
     assert units[1]["smb.share"] == "\\\\files\\PÜB".encode()
 
 
+def test_a_chain_is_bounded() -> None:
+    message = old(0x24, b"\x24\0\x27\0", b"")
+    for at in range(0x27, 0x27 + 7 * 20, 7):
+        message += b"\2\x24\0" + (at + 7).to_bytes(2, "little") + b"\0\0"
+    assert refused(SmbParser(), (TO_SERVER, session(message)))[0] == "chain_too_long"
+
+
 def test_a_compound_is_told_command_by_command() -> None:
     parser = SmbParser()
     connect = tree_connect("\\\\a\\bcde", after=88)
