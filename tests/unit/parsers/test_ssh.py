@@ -46,6 +46,9 @@ def test_banner_of_255_bytes() -> None:
 
 def test_lines_before_the_banner_are_bounded_and_not_kept() -> None:
     assert flooded(SshParser(), b"x" * 70 + b"\r\n", TO_CLIENT) == ("lines_before_banner", 0)
+    parser = SshParser()
+    fed(parser, (TO_CLIENT, (b"x" * 62 + b"\r\n") * 1024))
+    assert len(said(fed(parser, (TO_CLIENT, SERVER)))) == 1
     code, most = flooded(SshParser(), b"x" * 1000, TO_CLIENT)
     assert code == "line_too_long"
     assert most <= 8192

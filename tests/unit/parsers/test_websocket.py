@@ -53,6 +53,7 @@ def test_close_codes(code: int) -> None:
     parser = WebSocketParser()
     close = code.to_bytes(2, "big") + b"why"
     assert fed(parser, (TO_SERVER, frame(8, close)), (TO_CLIENT, reply(8, close))) == []
+    assert parser.buffered == 0
     assert refused(parser, (TO_SERVER, frame(1, b"a")))[0] == "after_close"
 
 
