@@ -175,7 +175,7 @@ def test_what_is_kept_is_bounded() -> None:
     parser = connected()
     fed(parser, (TO_SERVER, b"\x82\x80\x80\x04\0\1"))
     assert parser.buffered == 6
-    filters = packet(0x82, b"\0\1" + (text(b"a" * 1000) + b"\0") * 73)
+    filters = packet(0x82, b"\0\1" + (text(b"a" * 1000) + b"\0") * 74)
     assert refused(connected(), (TO_SERVER, filters))[0] == "packet_too_long"
 
 
