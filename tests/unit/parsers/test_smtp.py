@@ -221,6 +221,13 @@ def test_a_second_mail_needs_the_end_of_the_first() -> None:
         assert len(said(fed(parser, (TO_SERVER, mail)))) == 1
 
 
+def test_a_message_ends_its_transaction() -> None:
+    parser = SmtpParser()
+    mail = b"MAIL FROM:<a@b>\r\n"
+    fed(parser, (TO_CLIENT, b"220 hi\r\n"), (TO_SERVER, mail + b"DATA\r\n"), (TO_CLIENT, OK + b"354 go\r\n"))
+    assert [unit["smtp.command"] for unit in said(fed(parser, (TO_SERVER, b"x\r\n.\r\n" + mail)))] == [b"MAIL"]
+
+
 def test_lines_are_bounded() -> None:
     line = b"NOOP " + b"x" * 12281 + b"\r\n"
     assert len(said(fed(SmtpParser(), (TO_SERVER, line)))) == 1
