@@ -1,9 +1,9 @@
 """FTP's control connection (RFC 959, 2228, 2389, 4217): every command is a unit.
 
 Of the server only replies are read (section 4.2), and of these which command they answer: behind AUTH the client waits
-for it, since 234 means that TLS follows; plain commands behind AUTH are refused. Passwords are not kept. Data
-connections are connections of their own: which ones come is said by the arguments and replies of PORT, EPRT, PASV and
-EPSV, and is not looked at here.
+for it, since 234 means that TLS follows; plain commands behind AUTH are refused. So is a second user behind a login:
+whose the commands behind it are is the server's choice. Passwords are not kept. Data connections are connections of
+their own: which ones come is said by PORT, EPRT, PASV, EPSV and their replies, and is not looked at here.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _TELNET: Final = re.compile(rb"(?:\xff[\xf2-\xf4])+")
 _COMMAND: Final = re.compile(rb"([A-Za-z]{1,16})(?: (.*))?", re.DOTALL)
 _REPLY: Final = re.compile(rb"[1-6][0-9][0-9](?:[ -].*)?", re.DOTALL)
 _SECRETS: Final = frozenset((b"PASS", b"ACCT", b"ADAT"))
+_LOGINS: Final = frozenset((b"USER", b"PASS", b"ACCT"))
 # RFC 2228: with a protected channel commands are wrapped.
 _WRAPPED: Final = frozenset((b"MIC", b"CONF", b"ENC"))
 
@@ -53,6 +54,7 @@ class FtpParser(StreamParser):
         self._unanswered: deque[bytes] = deque((b"",))  # the greeting
         self._code = b""  # of a reply of several lines
         self._user: bytes | None = None
+        self._logged = False
 
     def _read(self, direction: int, data: bytes, at: int) -> int:
         if direction == TO_CLIENT:
@@ -77,9 +79,7 @@ class FtpParser(StreamParser):
             raise ParseError("protected")
         said: dict[str, Value] = {"ftp.command": match[1]}
         if verb == b"USER":
-            self._user = argument or b""
-        elif verb == b"REIN":
-            self._user = None
+            self._login(argument or b"")
         if argument and verb not in _SECRETS:
             said["ftp.argument"] = argument
         if self._user is not None:
@@ -88,6 +88,12 @@ class FtpParser(StreamParser):
         if len(self._unanswered) > self.limits.unanswered:
             raise ParseError("unanswered")
         self._events.append(Said(self.name, said))
+
+    def _login(self, user: bytes) -> None:
+        # Servers that refuse another user (vsftpd) go on with the one before, others take it.
+        if self._user is not None and user != self._user and (self._logged or self._unanswered):
+            raise ParseError("second_user")
+        self._user = user
 
     def _reply(self, data: bytes, at: int) -> int:
         end = self._line(TO_CLIENT, data, at, self.limits.reply)
@@ -116,7 +122,11 @@ class FtpParser(StreamParser):
                 return
             raise ParseError("unasked_reply")
         verb = self._unanswered.popleft()
-        if verb == b"AUTH":
+        if verb in _LOGINS and code in {b"230", b"232"}:
+            self._logged = True
+        elif verb == b"REIN" and code == b"220":
+            self._user, self._logged = None, False
+        elif verb == b"AUTH":
             if code == b"234":
                 self._switch("tls")
             self._release(TO_SERVER)

@@ -44,11 +44,32 @@ def test_secrets_are_not_kept() -> None:
     assert parser.buffered == 0
 
 
-def test_user_is_the_last_one() -> None:
-    units = said(
-        fed(FtpParser(), (TO_SERVER, b"CWD a\r\nUSER a\r\nCWD a\r\nUSER b\r\nCWD a\r\nREIN\r\nCWD a\r\nUSER\r\n"))
+def test_user_is_the_one_of_the_login() -> None:
+    parser = FtpParser()
+    steps = (
+        (b"CWD a", b"530 no", None),
+        (b"USER a", b"331 go on", b"a"),
+        (b"PASS x", b"530 no", b"a"),
+        (b"USER b", b"331 go on", b"b"),
+        (b"PASS x", b"230 hi", b"b"),
+        (b"USER b", b"230 hi", b"b"),
+        (b"CWD a", b"250 ok", b"b"),
+        (b"REIN", b"220 bye", b"b"),
+        (b"CWD a", b"530 no", None),
+        (b"USER", b"501 no", b""),
     )
-    assert [unit.get("ftp.user") for unit in units] == [None, b"a", b"a", b"b", b"b", None, None, b""]
+    fed(parser, (TO_CLIENT, GREETING))
+    for command, reply, user in steps:
+        (unit,) = said(fed(parser, (TO_SERVER, command + b"\r\n"), (TO_CLIENT, reply + b"\r\n")))
+        assert unit.get("ftp.user") == user, command
+
+
+@pytest.mark.parametrize(
+    "replies", [b"", b"331 go on\r\n", b"331 go on\r\n230 hi\r\n", b"331 go on\r\n230 hi\r\n502 no\r\n"]
+)
+def test_a_second_user(replies: bytes) -> None:
+    parts = (TO_CLIENT, GREETING), (TO_SERVER, b"USER a\r\nPASS x\r\nREIN\r\n"), (TO_CLIENT, replies)
+    assert refused(FtpParser(), *parts, (TO_SERVER, b"USER b\r\n"))[0] == "second_user"
 
 
 def test_a_command_is_pending_up_to_its_end() -> None:
