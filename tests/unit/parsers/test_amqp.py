@@ -158,6 +158,18 @@ def test_content_is_passed() -> None:
     assert said(fed(parser, (TO_SERVER, b"\xce" + method(90, 10))))[0]["amqp.method"] == b"tx.select"
 
 
+def test_empty_content() -> None:
+    assert last(LOGIN, frame(3, 1, b"") + method(90, 20))["amqp.method"] == b"tx.commit"
+
+
+def test_transfers_are_passed() -> None:
+    parser = after(LINKS + OPENED)
+    fed(parser, (TO_SERVER, b"\0\x10\0\0\2\0\0\0\0S\x14\xc0\7\4CC\xa0\0011C"))
+    assert flooded(parser, bytes(65536), times=15) == ("", 0)
+    assert parser.gap(TO_SERVER, 65536 - 20) == []
+    assert said(fed(parser, (TO_SERVER, performative(0x12, *SENDS))))[0]["amqp.address"] == b"q1"
+
+
 def test_what_is_kept_is_bounded() -> None:
     assert refused(after(LOGIN), (TO_SERVER, b"\1\0\1\0\1\0\1"))[0] == "frame_size"
     parser = after(LINKS)
@@ -172,9 +184,18 @@ def test_what_is_kept_is_bounded() -> None:
 def test_server_that_speaks_first_or_another_version() -> None:
     assert refused(AmqpParser(), (TO_CLIENT, HEADER)) == ("order", 0)
     parser = after(HEADER)
-    assert fed(parser, (TO_CLIENT, b"AMQP\0\0\x09\1"), (TO_CLIENT, b"bye")) == []
+    assert fed(parser, (TO_CLIENT, b"AMQP\0\0\x09\1"), (TO_CLIENT, b"goodbye!")) == []
     assert refused(after(HEADER), (TO_CLIENT, b"HTTP/1.1"))[0] == "frame_type"
     assert refused(after(LINKS), (TO_CLIENT, b"HTTP/1.1"))[0] == "header"
+    assert refused(after(HEADER), (TO_CLIENT, method(10, 10) + HEADER)) == ("frame_type", 12)
+    assert refused(after(SASL), (TO_CLIENT, SASL + performative(0x40, kind=1) + b"\0\0\0\7\2\1\0\0"))[0] == "frame_size"
+
+
+def test_open_without_a_host() -> None:
+    (unit,) = fed(AmqpParser(), (TO_SERVER, LINKS + performative(0x10, b"\xa1\4self", b"@")))
+    assert isinstance(unit, Unit)
+    assert dict(unit.fields) == {"amqp.method": b"open"}
+    assert not unit.later
 
 
 def test_tls() -> None:

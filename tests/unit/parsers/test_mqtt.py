@@ -108,6 +108,30 @@ def test_refused(data: bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x30\3\0\1a", "packet"),
+        (b"\x30\4\0\1a\5", "properties"),
+        (b"\x30\5\0\1a\5#", "properties"),
+        (publish(b"a", b"#\0\1#\0\2"), "topic_alias"),
+        (b"\x82\2\0\1", "packet"),
+        (b"\x82\3\0\1\x7f", "properties"),
+        (packet(0x82, b"\0\1\2\x0b\x80" + text(b"a") + b"\0"), "properties"),
+        (packet(0x82, b"\0\1\0" + text(b"a") + b"\x30"), "options"),
+        (packet(0x82, b"\0\1\0" + text(b"a") + b"\x40"), "options"),
+    ],
+)
+def test_refused_of_5(data: bytes, code: str) -> None:
+    assert refused(connected(CONNECT_5), (TO_SERVER, data))[0] == code
+
+
+def test_subscription_of_5() -> None:
+    data = packet(0x82, b"\0\1\3\x0b\x80\1" + text(b"a") + b"\x2e")
+    (unit,) = said(fed(connected(CONNECT_5), (TO_SERVER, data)))
+    assert unit["mqtt.topics"] == (b"a",)
+
+
+@pytest.mark.parametrize(
     "topic", [b"#", b"+", b"/", b"a", b"a/", b"/a", b"+/+/#", b"a/+/b", b"a/#", b"$share/g/a/#", "ü".encode()]
 )
 def test_filters(topic: bytes) -> None:
