@@ -159,6 +159,15 @@ def test_what_waits_is_bounded() -> None:
     parser = SmtpParser()
     fed(parser, (TO_SERVER, b"DATA\r\n"))
     assert flooded(parser, b"x" * 1000) == ("unanswered", 65000)
+    assert refused(SmtpParser(), (TO_SERVER, b"DATA\r\n" + b"x" * 65537))[0] == "unanswered"
+
+
+def test_an_offset_is_of_the_direction_that_offends() -> None:
+    answers = b"220 hi\r\n354 go\r\n250 OK\r\nbad\r\n"
+    parts = (TO_SERVER, b"DATA\r\n"), (TO_SERVER, b"x\r\n.\r\nNOOP\r\n")
+    assert refused(SmtpParser(), *parts, (TO_CLIENT, answers)) == ("reply", 24)
+    parts = (TO_SERVER, b"DATA\r\n"), (TO_SERVER, b"x\r\n.\r\n\r\n")
+    assert refused(SmtpParser(), *parts, (TO_CLIENT, answers)) == ("command", 12)
 
 
 def test_data_needs_its_own_answer() -> None:
