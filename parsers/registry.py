@@ -6,30 +6,46 @@ from collections.abc import Mapping
 from typing import Final
 
 from parsers.base import Field, Parser
+from parsers.amqp import AmqpParser
 from parsers.dns import DnsParser
+from parsers.ftp import FtpParser
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.kafka import KafkaParser
 from parsers.memcached import MemcachedParser
 from parsers.mongodb import MongodbParser
+from parsers.mqtt import MqttParser
 from parsers.mysql import MysqlParser
 from parsers.postgres import PostgresParser
 from parsers.quic import QuicParser
+from parsers.rdp import RdpParser
 from parsers.redis import RedisParser
+from parsers.smb import SmbParser
+from parsers.smtp import SmtpParser
+from parsers.ssh import SshParser
 from parsers.tls import TlsParser
+from parsers.websocket import WebSocketParser
 
 _ALL: Final[tuple[type[Parser], ...]] = (
     Http1Parser,
     Http2Parser,
+    AmqpParser,
     DnsParser,
+    FtpParser,
     KafkaParser,
     MemcachedParser,
     MongodbParser,
+    MqttParser,
     MysqlParser,
     PostgresParser,
     QuicParser,
+    RdpParser,
     RedisParser,
+    SmbParser,
+    SmtpParser,
+    SshParser,
     TlsParser,
+    WebSocketParser,
 )
 
 # By name of design.md. gRPC is HTTP/2 until its first request tells.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parsers.base import TCP, TO_CLIENT, TO_SERVER, Event, Kind, ParseError, Parser, Unit
+from parsers.base import TCP, TO_CLIENT, TO_SERVER, Event, Kind, ParseError, Parser, Switched, Unit
 from parsers.registry import FIELDS, PARSERS
 from tests.contract.conversations import Conversation, conversations
 from tests.fuzz.target import MOST
@@ -29,7 +29,14 @@ def made(conversation: Conversation) -> Parser:
 
 
 def fed(parser: Parser, parts: Iterable[tuple[int, bytes]]) -> list[Event]:
-    return [event for direction, data in parts for event in parser.feed(direction, data)]
+    """Up to a switch: what comes behind it is another parser's, and whether it came already a matter of cuts."""
+    events: list[Event] = []
+    for direction, data in parts:
+        for event in parser.feed(direction, data):
+            if isinstance(event, Switched):
+                return [*events, Switched(event.protocol)]
+            events.append(event)
+    return events
 
 
 def units(events: Iterable[Event]) -> list[Unit]:
