@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from parsers.base import Field, Parser
 from parsers.amqp import AmqpParser
+from parsers.base import Field, Parser
 from parsers.dns import DnsParser
 from parsers.ftp import FtpParser
 from parsers.http1 import Http1Parser

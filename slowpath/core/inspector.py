@@ -738,8 +738,11 @@ class Inspector:
             # The server answers it as stream 1: what rules say of HTTP/2 holds for it too.
             self._start(flow, parser, replace(event.request, stream=1))
             return
+        if event.protocol == b"websocket":
+            self._switched(flow, Switched("websocket", event.to_server, event.to_client))
+            return
         if event.protocol != b"connect":
-            flow.protocol = Protocol.WEBSOCKET if event.protocol == b"websocket" else Protocol.UNKNOWN
+            flow.protocol = Protocol.UNKNOWN
             flow.parser = None
             self._judge(flow, 1 << flow.protocol)
             if flow.state == State.PARSE:

@@ -97,7 +97,7 @@ def test_hash_is_of_the_meaning() -> None:
     ("text", "line", "words"),
     [
         ("name: w\nprotocol: http\nrules: []\nlimits: 3\n", 4, "unknown field 'limits'"),
-        ("name: w\nprotocol: smtp\nrules: []\n", 2, "'smtp' is not one of"),
+        ("name: w\nprotocol: icmp\nrules: []\n", 2, "'icmp' is not one of"),
         ("name: w\nprotocol: http\nrules:\n- id: a\n", 4, "missing action"),
         ("name: w\nprotocol: http\nrules:\n- id: a\n  action: maybe\n", 5, "'maybe' is not one of allow, deny"),
         ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.header: x}\n", 6, "unknown field"),
