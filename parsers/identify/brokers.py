@@ -58,7 +58,7 @@ def kafka(data: bytes) -> int:
     compact = version >= _KAFKA_FLEXIBLE[api]
     if compact:
         # No tagged fields are defined for a request's header.
-        if data[end : end + 1] != b"\0":
+        if data[end:looked_at][:1] != b"\0":
             return NO
         end += 1
     return YES if _kafka_body(api, version, _KafkaFields(data[end:looked_at], compact=compact)) else NO

@@ -17,7 +17,7 @@ from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Request, Respo
 from parsers.base import Parser as AnyParser
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
-from parsers.identify import Match, NeedMore, identify
+from parsers.identify import Confidence, Match, NeedMore, identify
 from slowpath.core.flow import Flow, Held, State, Stats
 from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet, flow_key
 from slowpath.core.model import (
@@ -303,7 +303,7 @@ class Inspector:
                 flow.first = flow.protocol = NAMES[answer.protocol]
                 self._parse_error(flow)
             else:
-                self._known(flow, NAMES[answer.protocol] if isinstance(answer, Match) else Protocol.UNKNOWN)
+                self._known(flow, answer if isinstance(answer, Match) else None)
             self._flush(flow)
         else:
             self._release(packet)
@@ -518,6 +518,7 @@ class Inspector:
 
     def _identify(self, flow: Flow, direction: int, data: bytes) -> None:
         flow.buffers[direction].extend(data)
+        flow.asked += 1
         to_server, to_client = bytes(flow.buffers[0]), bytes(flow.buffers[1])
         answer = identify(to_server, to_client)
         if flow.guessed and not isinstance(answer, Match):
@@ -528,12 +529,11 @@ class Inspector:
             elif isinstance(swapped, NeedMore):
                 answer = swapped
         if isinstance(answer, NeedMore):
-            if len(to_server) + len(to_client) >= self.limits.need_more_bytes:
+            limits = self.limits
+            if len(to_server) + len(to_client) >= limits.need_more_bytes or flow.asked >= limits.need_more_packets:
                 self._need_more(flow, final=True)
-        elif isinstance(answer, Match):
-            self._known(flow, NAMES[answer.protocol])
         else:
-            self._known(flow, Protocol.UNKNOWN)
+            self._known(flow, answer if isinstance(answer, Match) else None)
 
     def _parse(self, flow: Flow, direction: int, data: bytes) -> None:
         assert flow.parser is not None
@@ -548,9 +548,13 @@ class Inspector:
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
-    def _known(self, flow: Flow, protocol: Protocol) -> None:
-        """The first bytes are identified."""
-        flow.first = flow.protocol = protocol
+    def _known(self, flow: Flow, match: Match | None) -> None:
+        """The first bytes are identified; None = they are nothing that is known. What is not sure is named in records
+        and unknown to all else: a name that others' bytes would have got as well must allow nothing.
+        """
+        flow.first = NAMES[match.protocol] if match else Protocol.UNKNOWN
+        protocol = flow.first if match and match.confidence == Confidence.SURE else Protocol.UNKNOWN
+        flow.protocol = protocol
         flow.forwarding = False
         flow.hold_until = flow.need_until = 0.0
         if protocol == Protocol.HTTP:
@@ -737,6 +741,9 @@ class Inspector:
         flow.decision = (Verdict.ALLOW, scope, reason)
         if flow.l4 == TCP and self.limits.confirm and not confirmed:
             flow.confirm = [stream.next if stream is not None else 0 for stream in flow.streams]
+            if flow.protocol != Protocol.UNKNOWN:
+                # Named by the server's greeting: what the client says must not have two readings either.
+                flow.confirm[TO_SERVER] = max(flow.confirm[TO_SERVER], 1)
             flow.state = State.CONFIRM
             self._settle(flow)
             self._confirm(flow)
@@ -748,7 +755,7 @@ class Inspector:
         if flow.confirm is None:
             return
         for stream, end in zip(flow.streams, flow.confirm, strict=True):
-            if stream is not None and stream.acknowledged < end:
+            if end and (stream is None or stream.acknowledged < end):
                 return
         self._allow_for_good(flow)
 

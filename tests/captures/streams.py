@@ -20,7 +20,7 @@ from parsers.base import TCP, TO_CLIENT, TO_SERVER, UDP
 from slowpath.core.fragments import Fragments
 from slowpath.core.frame import ACK, SYN, FrameError, Packet, parse_frame
 from slowpath.core.reassembly import Arrival, Stream
-from slowpath.replay import read_capture
+from slowpath.replay import open_capture, read_capture
 
 ROOT = Path(__file__).parents[2]
 CAPTURES = Path(os.environ.get("MICROSEG_CAPTURES", ROOT.parent / "shared" / "pcaps"))
@@ -68,7 +68,7 @@ def _is(flow: CapturedFlow, truth: dict[str, Any]) -> bool:
 def _of_file(name: str) -> list[CapturedFlow]:
     found: dict[tuple[Any, ...], CapturedFlow] = {}
     streams: dict[tuple[Any, ...], list[Stream | None]] = {}
-    with (CAPTURES / "public" / name).open("rb") as stream:
+    with open_capture(CAPTURES / "public" / name) as stream:
         for packet in _packets(read_capture(stream)):
             ends = (packet.src, packet.sport), (packet.dst, packet.dport)
             key = (packet.l4, *sorted(ends))
