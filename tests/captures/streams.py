@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -55,6 +55,15 @@ def flows(protocol: str, *, agree: bool = True) -> list[CapturedFlow]:
     return [flow for truth in wanted for flow in _of_file(truth["file"]) if _is(flow, truth)]
 
 
+def first_payloads(folders: Sequence[str] = ("public", "evasion")) -> Iterator[tuple[int, int, bytes]]:
+    """(direction, protocol number, bytes) of what is said first in each flow, a packet's worth."""
+    for folder in folders:
+        for name in sorted({truth["file"] for truth in truths(folder)}):
+            for flow in _of_file(name, folder):
+                direction, data = next((direction, data) for direction, data in flow.parts if data)
+                yield direction, TCP if flow.truth["l4"] == "tcp" else UDP, data[:1400]
+
+
 def _is(flow: CapturedFlow, truth: dict[str, Any]) -> bool:
     ends = {(truth["src"], truth["sport"]), (truth["dst"], truth["dport"])}
     own = {(flow.truth["src"], flow.truth["sport"]), (flow.truth["dst"], flow.truth["dport"])}
@@ -65,10 +74,10 @@ def _is(flow: CapturedFlow, truth: dict[str, Any]) -> bool:
 
 
 @functools.cache
-def _of_file(name: str) -> list[CapturedFlow]:
+def _of_file(name: str, folder: str = "public") -> list[CapturedFlow]:
     found: dict[tuple[Any, ...], CapturedFlow] = {}
     streams: dict[tuple[Any, ...], list[Stream | None]] = {}
-    with open_capture(CAPTURES / "public" / name) as stream:
+    with open_capture(CAPTURES / folder / name) as stream:
         for packet in _packets(read_capture(stream)):
             ends = (packet.src, packet.sport), (packet.dst, packet.dport)
             key = (packet.l4, *sorted(ends))

@@ -106,6 +106,16 @@ WHOLE = [
 # What the kernel must leave to the inspector, each way of it.
 LEFT = [
     Vector("http target with a space", TCP, TO_SERVER, b"PUT /a b HTTP/1.1\r\n\r\n", INSPECTOR, UNKNOWN),
+    Vector("http control character", TCP, TO_SERVER, b"POST /\x01 HTTP/1.0\r\n\r\n", INSPECTOR, UNKNOWN),
+    Vector("http without its H", TCP, TO_SERVER, b"PUT / xTTP/1.1\r\nHost: a\r\n\r\n", INSPECTOR, UNKNOWN),
+    Vector("http version in the target", TCP, TO_SERVER, b"PUT / /HTTP/1.1\r\nHost: a\r\n\r\n", INSPECTOR, UNKNOWN),
+    Vector(
+        "http target of no such beginning", TCP, TO_SERVER, b"PUT \x80a HTTP/1.1\r\nHost: a\r\n\r\n", INSPECTOR, UNKNOWN
+    ),
+    Vector("mysql zero in the version", TCP, TO_CLIENT, _mysql(b"8.0\x0036"), INSPECTOR, UNKNOWN),
+    Vector("postgres parameter's name", TCP, TO_SERVER, _startup(parameters=b"u\xffer\0app\0\0"), INSPECTOR, UNKNOWN),
+    Vector("mongodb query without a dot", TCP, TO_SERVER, OP_QUERY.replace(b".", b"_"), INSPECTOR, UNKNOWN),
+    Vector("mongodb msg of no type", TCP, TO_SERVER, _mongo(2013, bytes(5) + _bson(0x40)), INSPECTOR, UNKNOWN),
     Vector("postgres 3.1", TCP, TO_SERVER, _startup(0x00030001), INSPECTOR, UNKNOWN),
     Vector("dns query with RA", UDP, TO_SERVER, _dns(flags=0x0180), INSPECTOR, UNKNOWN),
     Vector("redis word with other bytes", TCP, TO_SERVER, b"*1\r\n$4\r\nP\x01\x02G\r\n", INSPECTOR, UNKNOWN),
