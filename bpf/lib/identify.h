@@ -252,7 +252,7 @@ MS_INLINE int is_postgres(const __u8 *b, __u32 n, __u32 len)
 		if (i >= n)
 			return MS_NEED_MORE;
 		if (b[i] == 0)
-			return size == len ? MS_MATCH : size > len ? MS_NEED_MORE : MS_NO_MATCH;
+			return size == len && i > 9 ? MS_MATCH : size > len ? MS_NEED_MORE : MS_NO_MATCH;
 		if (!is_letter(b[i]) && !is_digit(b[i]) && b[i] != '_' && b[i] != '.')
 			return MS_NO_MATCH;
 	}

@@ -6,24 +6,27 @@ from typing import Final
 
 from parsers.identify.answers import ALNUM, ASK, LIKELY, MORE, NO, UPPER, YES, fixed
 
-# The requests that clients begin with, or send all day long, and the first version of each with compact fields
-# (https://kafka.apache.org/protocol). Versions grow: none is refused below `_KAFKA_VERSIONS`.
-_KAFKA_FLEXIBLE: Final = {
-    0: 9,  # Produce
-    1: 12,  # Fetch
-    2: 6,  # ListOffsets
-    3: 9,  # Metadata
-    8: 8,  # OffsetCommit
-    9: 6,  # OffsetFetch
-    10: 3,  # FindCoordinator
-    11: 6,  # JoinGroup
-    12: 4,  # Heartbeat
-    13: 4,  # LeaveGroup
-    14: 4,  # SyncGroup
-    17: 99,  # SaslHandshake
-    18: 3,  # ApiVersions
+# The requests that clients begin with, or send all day long: the first version of each with compact fields, and the
+# highest in Kafka 4.1 (https://kafka.apache.org/protocol).
+_KAFKA: Final = {
+    0: (9, 13),  # Produce
+    1: (12, 18),  # Fetch
+    2: (6, 11),  # ListOffsets
+    3: (9, 13),  # Metadata
+    8: (8, 10),  # OffsetCommit
+    9: (6, 10),  # OffsetFetch
+    10: (3, 6),  # FindCoordinator
+    11: (6, 9),  # JoinGroup
+    12: (4, 4),  # Heartbeat
+    13: (4, 5),  # LeaveGroup
+    14: (4, 5),  # SyncGroup
+    17: (99, 1),  # SaslHandshake
+    18: (3, 5),  # ApiVersions
 }
-_KAFKA_VERSIONS: Final = 32
+# So many versions more are taken for versions to come.
+_KAFKA_TO_COME: Final = 4
+# Their bodies leave no doubt, whatever the client calls itself.
+_KAFKA_STRICT: Final = frozenset((3, 17, 18))
 # Below 17 * 65,536, so that it is no DNS message's length.
 _KAFKA_MAX: Final = 0x00110000
 _KAFKA_CLIENT_ID: Final = 255
@@ -34,16 +37,16 @@ _CONTROL: Final = frozenset(range(0x20)) | {0x7F}
 
 
 def kafka(data: bytes) -> int:
-    """Length (32 bit, 10..1,114,111), api key of `_KAFKA_FLEXIBLE`, api version (0..31), correlation id below
-    2^30 (a letter there is PostgreSQL's first parameter), client id (-1, or 0..255 bytes of text, inside the length),
-    and a body that begins as that request does (`_kafka_body`), as far as the length or 64 bytes.
+    """Length (32 bit, 10..1,114,111), api key and version of `_KAFKA`, correlation id below 2^30 (a letter there is
+    PostgreSQL's first parameter), client id (-1, or 1..255 bytes of text, inside the length; none of 0 but in front of
+    a strict body), and a body that begins as that request does (`_kafka_body`), as far as the length or 64 bytes.
     """
     size = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
     if size >= _KAFKA_MAX or (len(data) >= 4 and size < 10):
         return NO
-    if any(data[4:5]) or (len(data) > 5 and data[5] not in _KAFKA_FLEXIBLE):
+    if any(data[4:5]) or (len(data) > 5 and data[5] not in _KAFKA):
         return NO
-    if any(data[6:7]) or (len(data) > 7 and data[7] >= _KAFKA_VERSIONS) or data[8:9] >= b"\x40":
+    if any(data[6:7]) or (len(data) > 7 and data[7] > _KAFKA[data[5]][1] + _KAFKA_TO_COME) or data[8:9] >= b"\x40":
         return NO
     if len(data) < 14:
         return MORE
@@ -51,11 +54,13 @@ def kafka(data: bytes) -> int:
     end = 14 + max(length, 0)
     if not -1 <= length <= _KAFKA_CLIENT_ID or end > 4 + size or not _CONTROL.isdisjoint(data[14:end]):
         return NO
+    if not length and data[5] not in _KAFKA_STRICT:
+        return NO
     looked_at = min(4 + size, end + _KAFKA_BODY)
     if len(data) < looked_at:
         return MORE
     api, version = data[5], data[7]
-    compact = version >= _KAFKA_FLEXIBLE[api]
+    compact = version >= _KAFKA[api][0]
     if compact:
         # No tagged fields are defined for a request's header.
         if data[end:looked_at][:1] != b"\0":
@@ -131,11 +136,11 @@ def _kafka_body(api: int, version: int, fields: _KafkaFields) -> bool:
 def _kafka_produce(version: int, fields: _KafkaFields) -> bool:
     if version >= 3:
         # Transactional id, mostly null.
-        length = fields.length(2)
-        if not -1 <= length <= 1024:
+        if fields.data[:1] == (b"\0" if fields.compact else b"\xff"):
+            fields.length(2)
+        elif not fields.text(_GROUP, most=1024):
             return False
-        fields.data = fields.data[max(length, 0) :]
-        if not fields.data:
+        elif not fields.data:
             return True
     acknowledgements, timeout, topics = fields.number(2), fields.number(4), fields.length(4)
     if not -1 <= acknowledgements <= 1 or timeout < 0 or topics < 1:

@@ -62,7 +62,7 @@ _POSTGRES_KEY = ALNUM | frozenset(b"_.")
 def postgres_client(data: bytes) -> int:
     """Length (32 bit), code: SSLRequest 80877103 and GSSENCRequest 80877104 (length 8), CancelRequest 80877102
     (16..268), or startup 3.0/3.2 (0x00030000, 0x00030002; length 14..10000) with a first parameter
-    name of 1-40 of [A-Za-z0-9_.], the first a letter or _, and its NUL.
+    name of 2-40 of [A-Za-z0-9_.], the first a letter or _, and its NUL. (Kafka has numbers there.)
     """
     if len(data) > 1 and (data[0] or data[1]):
         return NO
@@ -92,7 +92,7 @@ def _postgres_parameter(data: bytes) -> int:
         return NO
     if end < 0:
         return MORE if len(data) < 49 else NO
-    return YES if name else NO
+    return YES if len(name) > 1 else NO
 
 
 _MONGO_MAX = 48_000_000

@@ -41,11 +41,11 @@ def dns_message(data: bytes, *, whole: bool) -> int:
         if not any(data[at : at + 2]) or int.from_bytes(data[at + 2 : at + 4], "big") not in _DNS_CLASSES:
             return NO
         at += 4
-    if not whole:
-        return YES
+        if not whole:
+            return YES
     if not answers + authority + additional:
         return YES if at == len(data) else NO
-    return _dns_record(data, at)
+    return _dns_record(data, at, whole=whole)
 
 
 def dns_query_header(data: bytes) -> bool:
@@ -78,7 +78,7 @@ def _dns_name(data: bytes, at: int) -> tuple[int, int]:
     return at, MORE
 
 
-def _dns_record(data: bytes, at: int) -> int:
+def _dns_record(data: bytes, at: int, *, whole: bool) -> int:
     while at < len(data) and 0 < data[at] <= 63:
         at += 1 + data[at]
     if at >= len(data):
@@ -95,7 +95,9 @@ def _dns_record(data: bytes, at: int) -> int:
     kind, group = int.from_bytes(fixed[:2], "big"), int.from_bytes(fixed[2:4], "big")
     if not kind or (kind != 41 and group & 0x7FFF not in _DNS_CLASSES):
         return NO
-    return YES if at + 11 + int.from_bytes(fixed[8:10], "big") <= len(data) else NO
+    if at + 11 + int.from_bytes(fixed[8:10], "big") <= len(data):
+        return YES
+    return NO if whole else MORE
 
 
 def dns_tcp(data: bytes) -> int:

@@ -85,7 +85,7 @@ class Judged:
 def judge_public(*, other_ports: bool = False) -> list[Judged]:
     """Every flow, without a policy."""
     judged = []
-    for file, rows in _by_file("public").items():
+    for file, rows in by_file("public").items():
         frames = _frames(CAPTURES / "public" / file, other_ports=other_ports)
         flows: dict[frozenset[tuple[str, int]], list[Record]] = defaultdict(list)
         for record in Replay().run(frames):
@@ -135,7 +135,7 @@ def judge_evasion() -> list[Judged]:
             (place / f"{name}.yaml").write_text(text)
         rules = load_rules([place / "requests.yaml", place / "calls.yaml"])
         policy = PolicyFile(load_policy(place / "policy.yaml", rules.digest))
-    return [one for file, rows in _by_file("evasion").items() for one in _evasion(file, rows, rules, policy)]
+    return [one for file, rows in by_file("evasion").items() for one in _evasion(file, rows, rules, policy)]
 
 
 def _evasion(file: str, rows: list[dict[str, Any]], rules: RuleSet, policy: PolicyFile) -> Iterator[Judged]:
@@ -161,7 +161,7 @@ def _note(one: Judged, records: Iterable[Record]) -> None:
         one.verdicts.append(record["verdict"])
 
 
-def _by_file(folder: str) -> dict[str, list[dict[str, Any]]]:
+def by_file(folder: str) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in truths(folder):
         found[row["file"]].append(row)

@@ -52,14 +52,14 @@ def truths(folder: str = "public") -> list[dict[str, Any]]:
 def flows(protocol: str, *, agree: bool = True) -> list[CapturedFlow]:
     """Of the public captures those whose first bytes are this protocol's."""
     wanted = [truth for truth in truths() if truth["truth"] == protocol and (truth["agree"] or not agree)]
-    return [flow for truth in wanted for flow in _of_file(truth["file"]) if _is(flow, truth)]
+    return [flow for truth in wanted for flow in flows_of(truth["file"]) if _is(flow, truth)]
 
 
 def first_payloads(folders: Sequence[str] = ("public", "evasion")) -> Iterator[tuple[int, int, bytes]]:
     """(direction, protocol number, bytes) of what is said first in each flow, a packet's worth."""
     for folder in folders:
         for name in sorted({truth["file"] for truth in truths(folder)}):
-            for flow in _of_file(name, folder):
+            for flow in flows_of(name, folder):
                 direction, data = next((direction, data) for direction, data in flow.parts if data)
                 yield direction, TCP if flow.truth["l4"] == "tcp" else UDP, data[:1400]
 
@@ -74,7 +74,7 @@ def _is(flow: CapturedFlow, truth: dict[str, Any]) -> bool:
 
 
 @functools.cache
-def _of_file(name: str, folder: str = "public") -> list[CapturedFlow]:
+def flows_of(name: str, folder: str = "public") -> list[CapturedFlow]:
     found: dict[tuple[Any, ...], CapturedFlow] = {}
     streams: dict[tuple[Any, ...], list[Stream | None]] = {}
     with open_capture(CAPTURES / folder / name) as stream:

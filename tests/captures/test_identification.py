@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from parsers.base import TCP
+from parsers.base import TCP, UDP
+from parsers.identify import Match, identify
 from slowpath.core.frame import FrameError, checksum_ok, flow_key, parse_frame
 from slowpath.replay import open_capture, read_capture
 from tests.captures.accuracy import (
@@ -15,6 +16,7 @@ from tests.captures.accuracy import (
     TRUTH_DOUBTED,
     Judged,
     another_port,
+    by_file,
     confusion,
     evasion_table,
     judge_evasion,
@@ -22,7 +24,7 @@ from tests.captures.accuracy import (
     outcomes,
     with_other_ports,
 )
-from tests.captures.streams import CAPTURES
+from tests.captures.streams import CAPTURES, flows_of
 
 RIGHT = 0.99
 NAMED = 0.94
@@ -140,3 +142,30 @@ def test_replaced_ports_change_nothing_else(name: str) -> None:
             assert checksum_ok(after) == checksum_ok(before)
             changed += flow_key(after) != flow_key(before) and after.l4 >= TCP
     assert changed or name.startswith("zeek__ipv4")
+
+
+# (truth, name): what of the middle of its flows looks like another's beginning, to either side, and is one.
+LOOKS_LIKE = {
+    ("rdp", "tls"): "TLS within RDP",
+    ("nats", "redis"): "`PING`, of both",
+    ("telnet", "redis"): "the program ping speaks first of PING",
+    ("http", "ssh"): "a client that speaks HTTP to a server of SSH",
+    ("unknown", "http"): "see TRUTH_DOUBTED",
+}
+
+
+def test_the_middle_of_a_flow_is_not_taken_for_the_beginning_of_another() -> None:
+    """Whatever was said in any flow, as if it were the first bytes of either side."""
+    wrong, asked = set(), 0
+    for file, rows in by_file("public").items():
+        for flow in flows_of(file):
+            ports = {flow.truth["sport"], flow.truth["dport"]}
+            own = {name for row in rows if ports & {row["sport"]} for name in (row["truth"], row.get("final")) if name}
+            for _, data in flow.parts[1:400]:
+                for sides in ((data, b""), (b"", data)):
+                    answer = identify(*sides, TCP if flow.truth["l4"] == "tcp" else UDP)
+                    asked += 1
+                    if isinstance(answer, Match) and answer.protocol not in own:
+                        wrong |= {(name, answer.protocol) for name in own}
+    assert asked > 8000
+    assert wrong == set(LOOKS_LIKE)

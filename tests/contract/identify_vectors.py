@@ -113,6 +113,7 @@ LEFT = [
         "http target of no such beginning", TCP, TO_SERVER, b"PUT \x80a HTTP/1.1\r\nHost: a\r\n\r\n", INSPECTOR, UNKNOWN
     ),
     Vector("mysql zero in the version", TCP, TO_CLIENT, _mysql(b"8.0\x0036"), INSPECTOR, UNKNOWN),
+    Vector("postgres parameter of a letter", TCP, TO_SERVER, _startup(parameters=b"_\0app\0\0"), INSPECTOR, UNKNOWN),
     Vector("postgres parameter's name", TCP, TO_SERVER, _startup(parameters=b"u\xffer\0app\0\0"), INSPECTOR, UNKNOWN),
     Vector("mongodb query without a dot", TCP, TO_SERVER, OP_QUERY.replace(b".", b"_"), INSPECTOR, UNKNOWN),
     Vector("mongodb msg of no type", TCP, TO_SERVER, _mongo(2013, bytes(5) + _bson(0x40)), INSPECTOR, UNKNOWN),

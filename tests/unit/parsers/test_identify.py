@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,8 +122,7 @@ def test_the_answer_does_not_depend_on_how_the_bytes_come(dialogue: Dialogue) ->
 
 
 def test_every_supported_protocol_has_vectors() -> None:
-    answers = {each.parsers for each in (*VECTORS, *DIALOGUES)}
-    assert answers >= SUPPORTED
+    assert {vector.parsers for vector in VECTORS} | {dialogue.parsers for dialogue in DIALOGUES} >= SUPPORTED
 
 
 @pytest.mark.parametrize("first", DECIDED, ids=[v.name for v in DECIDED])
@@ -131,6 +132,23 @@ def test_the_other_sides_bytes_of_another_protocol_never_make_a_third(first: Vec
             pair = (first, second) if first.direction == TO_SERVER else (second, first)
             answer = text(identify(pair[0].data, pair[1].data))
             assert answer in {first.parsers, second.parsers, UNKNOWN}, second.name
+
+
+ALPHABETS = (
+    bytes(range(256)),
+    bytes(range(32, 127)),
+    bytes(6) + bytes(range(20)),
+    b"\0\0\0\1\2\3\4\x10\x20" + bytes(range(65, 91)),
+    b"abcdefgetsadd 0123\r\n$*+",
+)
+
+
+def test_chance_is_no_protocol() -> None:
+    choose = random.Random(7)
+    for number in range(20_000):
+        sides = [bytes(choose.choices(choose.choice(ALPHABETS), k=choose.choice((8, 16, 32, 64)))) for _ in range(2)]
+        answer = identify(sides[0], sides[1] if number % 2 else b"", UDP if number % 5 == 0 else TCP)
+        assert not isinstance(answer, Match), sides
 
 
 @given(st.sampled_from(DECIDED), st.data())
