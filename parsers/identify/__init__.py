@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from parsers.identify.answers import ASK, LIKELY, MORE, YES, Check, Dialogue
+from parsers.identify.answers import ASK, LIKELY, MORE, NO, YES, Check, Dialogue
 from parsers.identify.brokers import amqp, kafka, mqtt
 from parsers.identify.databases import mongodb, mysql_server, postgres_client
 from parsers.identify.dns import dns_message, dns_query_header, dns_tcp
@@ -97,6 +97,21 @@ DIALOGUES: Final[dict[str, Dialogue]] = {
 }
 SUPPORTED: Final = frozenset((*_TO_SERVER, *_TO_CLIENT, *DIALOGUES, "quic"))
 
+# By the first byte, which rules most of them out: nothing that follows makes a match of what it forbids.
+_FIRST: Final = [bytes((byte,)) for byte in range(256)]
+_CLIENT_BY_FIRST: Final = [
+    {name: check for name, check in _TO_SERVER.items() if check(first) != NO} for first in _FIRST
+]
+_SERVER_BY_FIRST: Final = [
+    {name: check for name, check in _TO_CLIENT.items() if check(first) != NO} for first in _FIRST
+]
+_ASKED_BY_FIRST: Final = [
+    {name: check for name, check in DIALOGUES.items() if check(first, b"") != NO} for first in _FIRST
+]
+_GREETED_BY_FIRST: Final = [
+    {name: check for name, check in DIALOGUES.items() if check(b"", first) != NO} for first in _FIRST
+]
+
 
 def identify(to_server: bytes, to_client: bytes, l4: int = TCP) -> Answer:
     """What the flow is, from the first bytes of either side (each from its beginning); of UDP from a datagram."""
@@ -104,12 +119,19 @@ def identify(to_server: bytes, to_client: bytes, l4: int = TCP) -> Answer:
         return _datagram(to_server, to_client)
     if l4 != TCP or not (to_server or to_client):
         return NEED_MORE if l4 == TCP else NO_MATCH
-    both = {name: check(to_server, to_client) for name, check in DIALOGUES.items()}
-    client = {name: check(to_server) for name, check in _TO_SERVER.items()} if to_server else {}
-    server = {name: check(to_client) for name, check in _TO_CLIENT.items()} if to_client else {}
-    if not to_server:
-        # Servers may speak first; the client's preface decides.
-        server["http2"] = http2_server(to_client)
+    dialogues: dict[str, Dialogue] = {}
+    client: dict[str, int] = {}
+    server: dict[str, int] = {}
+    if to_server:
+        dialogues |= _ASKED_BY_FIRST[to_server[0]]
+        client = {name: check(to_server) for name, check in _CLIENT_BY_FIRST[to_server[0]].items()}
+    if to_client:
+        dialogues |= _GREETED_BY_FIRST[to_client[0]]
+        server = {name: check(to_client) for name, check in _SERVER_BY_FIRST[to_client[0]].items()}
+        if not to_server:
+            # Servers may speak first; the client's preface decides.
+            server["http2"] = http2_server(to_client)
+    both = {name: check(to_server, to_client) for name, check in dialogues.items()}
     sides = [both | client, both | server]
     matches = {name for side in sides for name, state in side.items() if state == YES}
     if len(matches) > 1:
