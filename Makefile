@@ -6,7 +6,7 @@ C_FILES = $(shell find bpf bench -path bpf/shim/generated -prune -o -name '*.[ch
 # -target bpf knows no multiarch folder by itself.
 MULTIARCH = $(firstword $(wildcard /usr/include/*-linux-gnu))
 
-.PHONY: lint ruff ruff-format mypy imports clang-format abi-check bpf-compile shell format abi test unit oracle bench fuzz vm clean
+.PHONY: lint ruff ruff-format mypy imports clang-format abi-check bpf-compile shell format abi test unit oracle accuracy bench fuzz vm clean
 
 # Each is a target of its own, so that `make -j` runs them side by side.
 lint: ruff ruff-format mypy imports clang-format abi-check bpf-compile shell
@@ -57,6 +57,10 @@ unit:
 # Policies that CI does not try: so many, of another seed each time.
 oracle:
 	MICROSEG_ORACLE=$(or $(POLICIES),20000) $(PY) -m pytest -s tests/unit/fastpath/policy/test_oracle.py
+
+# Identification over the shared captures, as Markdown: the confusion matrix and the evasion table.
+accuracy:
+	$(PY) -m tests.captures.accuracy
 
 bench:
 	$(PY) -m bench $(ONLY)

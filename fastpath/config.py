@@ -61,6 +61,7 @@ class Inspection:
     hold_incomplete: float = 0.020
     need_more: float = 2.0
     need_more_bytes: int = 64 * 1024
+    need_more_packets: int = 1024
     max_flows: int = 65_536
     total: int = 128 * 1024 * 1024
 
@@ -302,6 +303,7 @@ def _inspection(node: Node) -> Inspection:
     seconds = {"timeout": (0.2, 60), "drain": (0.01, 10), "hold_incomplete": (0.001, 1), "need_more": (0.1, 60)}
     whole = {
         "need_more_bytes": (1024, 1 << 20),
+        "need_more_packets": (16, 1 << 16),
         "max_flows": (16, 1 << 20),
         "total": (1 << 20, 1 << 34),
     }

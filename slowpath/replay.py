@@ -294,11 +294,16 @@ def replay(path: Path, rules: RuleSet | None = None, policy: Policy | None = Non
     what it is. CaptureError where it is no capture, or damaged, behind the records of what stands before the damage;
     OSError where it can't be read.
     """
+    judged = Replay(rules, PolicyFile(policy) if policy is not None else None)
+    with open_capture(path) as stream:
+        yield from judged.run(read_capture(stream))
+
+
+def open_capture(path: Path) -> BinaryIO:
+    """The file, unpacked if it is gzipped."""
     with path.open("rb") as plain:
         packed = plain.read(2) == b"\x1f\x8b"
-    judged = Replay(rules, PolicyFile(policy) if policy is not None else None)
-    with gzip.open(path) if packed else path.open("rb") as stream:
-        yield from judged.run(read_capture(cast("BinaryIO", stream)))
+    return cast("BinaryIO", gzip.open(path)) if packed else path.open("rb")
 
 
 def read_capture(stream: BinaryIO) -> Iterator[tuple[float, bytes]]:

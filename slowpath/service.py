@@ -304,6 +304,7 @@ def limits_of(config: Config) -> Limits:
         hold_incomplete=bounds.hold_incomplete,
         need_more=bounds.need_more,
         need_more_bytes=bounds.need_more_bytes,
+        need_more_packets=bounds.need_more_packets,
         max_flows=bounds.max_flows,
         total=bounds.total,
     )

@@ -2,7 +2,7 @@
 /*
  * Identification of the first payload, by content and never by port. Each check
  * answers match, no match or need more; a match means the whole unit of its
- * grammar lies in this segment. parsers/identify.py holds the same checks.
+ * grammar lies in this segment. parsers/identify holds the same checks, and those of more protocols.
  *
  * `b` holds the first `n` of `len` payload bytes; reads behind `n` stay inside
  * the scratch buffer and are guarded by `n` where they decide anything.
@@ -36,23 +36,39 @@ MS_INLINE int is_letter(__u8 c)
 	return (__u8)((c | 0x20) - 'a') < 26;
 }
 
+/* Of a request line: two spaces, and the two control characters that end it. */
+#define MS_REQUEST_LINE (2 | 2ULL << 32)
+
+/* Where the target begins behind one of the methods in use, 0 where there is another word. */
+MS_INLINE __u32 target_at(const __u8 *b)
+{
+	__u32 m = be32_at(b), rest = be32_at(b + 4);
+
+	if (m == 0x47455420 /* GET_ */ || m == 0x50555420 /* PUT_ */)
+		return 4;
+	if (m == 0x48454144 /* HEAD */ || m == 0x504f5354 /* POST */)
+		return (rest >> 24) == ' ' ? 5 : 0;
+	if (m == 0x50415443 /* PATC */)
+		return (rest >> 16) == 0x4820 /* H_ */ ? 6 : 0;
+	if (m == 0x54524143 /* TRAC */)
+		return (rest >> 16) == 0x4520 /* E_ */ ? 6 : 0;
+	if (m == 0x44454c45 /* DELE */)
+		return (rest >> 8) == 0x544520 /* TE_ */ ? 7 : 0;
+	return m == 0x4f505449 /* OPTI */ && rest == 0x4f4e5320 /* ONS_ */ ? 8 : 0;
+}
+
 /* RFC 9112 3: one of the methods in use, SP, target, SP, HTTP/1.x CRLF, and the head's end.
  * CONNECT and Upgrade turn into something else: those are for the inspector. */
 MS_INLINE int is_http(struct ms_scratch *room, __u32 n)
 {
 	const __u8 *b = room->bytes;
-	__u32 m = be32_at(b);
-	int known = m == 0x47455420 /* GET_ */ || m == 0x48454144 /* HEAD */ || m == 0x504f5354 /* POST */ ||
-		    m == 0x50555420 /* PUT_ */ || m == 0x44454c45 /* DELE */ || m == 0x4f505449 /* OPTI */ ||
-		    m == 0x50415443 /* PATC */ || m == 0x54524143 /* TRAC */ || m == 0x434f4e4e /* CONN */;
-	if (n < 4)
-		return is_letter(b[0]) ? MS_NEED_MORE : MS_NO_MATCH;
-	if (!known)
-		return MS_NO_MATCH;
+
 	if (n < 18)
-		return MS_NEED_MORE;
-	if (m == 0x434f4e4e)
-		return MS_NEED_MORE;
+		return is_letter(b[0]) ? MS_NEED_MORE : MS_NO_MATCH;
+	__u32 at = target_at(b);
+	__u8 first = at == 4 ? b[4] : at == 5 ? b[5] : at == 6 ? b[6] : at == 7 ? b[7] : b[8];
+	if (!at || (!is_letter(first) && !is_digit(first) && first != '/' && first != '*' && first != '['))
+		return MS_NO_MATCH;
 
 	/* The last eight bytes, as they are and folded to lower case. In memory, or each newline
 	 * seen would split the verifier's paths. */
@@ -69,15 +85,22 @@ MS_INLINE int is_http(struct ms_scratch *room, __u32 n)
 		__u64 c = b[i], window = room->window;
 		room->window = (window << 8) | c;
 		room->folded = (room->folded << 8) | (c | 0x20);
-		/* One more for a space, without a branch. */
+		/* One more for a space, and in the upper half for a control character, without a branch. */
 		room->spaces += ((c ^ ' ') - 1) >> 63;
+		room->spaces += (((c - ' ') >> 63) + (((c ^ 0x7f) - 1) >> 63)) << 32;
 		if (c == '\n') {
 			if (*(volatile __u32 *)&room->line) {
 				if ((window & 0xffffff) == 0x0d0a0d)
 					return MS_MATCH;
-			} else if ((window & ~0x0100ULL) != 0x5454502f312e300dULL || room->spaces != 2) {
+			} else if ((window & ~0x0100ULL) != 0x5454502f312e300dULL || room->spaces != MS_REQUEST_LINE) {
 				/* The line does not end in "TTP/1.0\r" or "TTP/1.1\r", or has more than three words. */
 				return MS_NO_MATCH;
+			} else {
+				__u32 version = i - 10;
+				ms_opaque(version);
+				version &= MS_SCAN_BYTES - 1;
+				if (b[version] != ' ' || b[version + 1] != 'H')
+					return MS_NO_MATCH;
 			}
 			*(volatile __u32 *)&room->line = 1;
 		}
@@ -187,13 +210,20 @@ MS_INLINE int is_mysql(const __u8 *b, __u32 n, __u32 len)
 		return MS_NO_MATCH;
 	if (n < 8)
 		return MS_NEED_MORE;
-	if (!is_digit(b[5]) || (b[6] != '.' && !is_digit(b[6])))
+	if (!is_digit(b[5]) || (b[6] == '.' ? !is_digit(b[7]) : !is_digit(b[6]) || b[7] != '.' || !is_digit(b[8])))
 		return MS_NO_MATCH;
-	for (__u32 i = 7; i < 72; i++) {
+	for (__u32 i = 7; i < 60; i++) {
 		if (i >= n)
 			return MS_NEED_MORE;
-		if (b[i] == 0)
-			return size + 4 == len ? MS_MATCH : size + 4 > len ? MS_NEED_MORE : MS_NO_MATCH;
+		if (b[i] == 0) {
+			/* Behind the version the connection's number, eight bytes of the salt and a zero. */
+			__u32 zero = i + 13;
+			ms_opaque(zero);
+			zero &= 127;
+			if (zero < n && b[zero])
+				return MS_NO_MATCH;
+			return size + 4 == len && zero < n ? MS_MATCH : size + 4 > len ? MS_NEED_MORE : MS_NO_MATCH;
+		}
 		if (b[i] < 0x20 || b[i] > 0x7e)
 			return MS_NO_MATCH;
 	}
@@ -218,7 +248,15 @@ MS_INLINE int is_postgres(const __u8 *b, __u32 n, __u32 len)
 		return MS_NEED_MORE;
 	if (!is_letter(b[8]) && b[8] != '_')
 		return MS_NO_MATCH;
-	return size == len ? MS_MATCH : size > len ? MS_NEED_MORE : MS_NO_MATCH;
+	for (__u32 i = 9; i < 49; i++) {
+		if (i >= n)
+			return MS_NEED_MORE;
+		if (b[i] == 0)
+			return size == len && i > 9 ? MS_MATCH : size > len ? MS_NEED_MORE : MS_NO_MATCH;
+		if (!is_letter(b[i]) && !is_digit(b[i]) && b[i] != '_' && b[i] != '.')
+			return MS_NO_MATCH;
+	}
+	return MS_NO_MATCH;
 }
 
 /* RESP: an array whose first element is a command word, whole. */
@@ -281,9 +319,27 @@ MS_INLINE int is_mongodb(const __u8 *b, __u32 n, __u32 len)
 		__u32 body = le32_at(b + 21);
 		if ((le32_at(b + 16) & ~0x10003) || b[20] != 0 || body < 5 || body > size - 21)
 			return MS_NO_MATCH;
-	} else if (opcode == 2004) {
-		if (le32_at(b + 16) & ~0xfe || !is_letter(b[20]))
+		/* The first element's type, or the end of an empty document. */
+		if (body == 5 ? b[25] != 0 : b[25] == 0 || (b[25] > 0x13 && b[25] != 0x7f && b[25] != 0xff))
 			return MS_NO_MATCH;
+	} else if (opcode == 2004) {
+		if (le32_at(b + 16) & ~0xfe)
+			return MS_NO_MATCH;
+		/* A collection's name, with a dot in it. */
+		int dots = 0;
+		for (__u32 i = 20; i < 53; i++) {
+			if (i >= n)
+				return MS_NEED_MORE;
+			if (b[i] == 0) {
+				if (!dots || i < 23)
+					return MS_NO_MATCH;
+				return size == len ? MS_MATCH : size > len ? MS_NEED_MORE : MS_NO_MATCH;
+			}
+			if (b[i] < 0x21 || b[i] > 0x7e)
+				return MS_NO_MATCH;
+			dots |= b[i] == '.';
+		}
+		return MS_NO_MATCH;
 	} else {
 		return MS_NO_MATCH;
 	}

@@ -34,22 +34,8 @@ ANY_APP = 0xFFFFFFFF
 # How records call the default rule, and begin to call those of pairs of zones; no other rule may have such an id.
 DEFAULT_ID = "default"
 
-# What identification can answer so far. Another protocol's flows are `unknown`, so a rule that
-# named it would silently never match.
-RECOGNISED = (
-    Protocol.UNKNOWN,
-    Protocol.HTTP,
-    Protocol.HTTP2,
-    Protocol.GRPC,
-    Protocol.WEBSOCKET,
-    Protocol.TLS,
-    Protocol.DNS,
-    Protocol.MYSQL,
-    Protocol.POSTGRES,
-    Protocol.REDIS,
-    Protocol.MONGODB,
-    Protocol.SSH,
-)
+# What `app` may name: all that identification can answer, and what a connection may turn into.
+RECOGNISED = tuple(app for app in Protocol if app not in {Protocol.NONE, Protocol.ICMP, Protocol.MAX})
 
 _APPS = sum(1 << app for app in Protocol if app not in {Protocol.NONE, Protocol.MAX})
 _TCP_APPS = _APPS & ~(1 << Protocol.ICMP | 1 << Protocol.QUIC)

@@ -28,7 +28,7 @@ from parsers.base import (
 )
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
-from parsers.identify import Match, NeedMore, identify
+from parsers.identify import Confidence, Match, NeedMore, identify
 from parsers.registry import FIELDS, PARSERS
 from slowpath.core.flow import Flow, Held, State, Stats
 from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet, flow_key
@@ -319,7 +319,7 @@ class Inspector:
                 flow.first = flow.protocol = NAMES[answer.protocol]
                 self._parse_error(flow)
             else:
-                self._known(flow, NAMES[answer.protocol] if isinstance(answer, Match) else Protocol.UNKNOWN)
+                self._known(flow, answer if isinstance(answer, Match) else None)
             self._flush(flow)
         elif flow.state == State.PARSE:
             self._hold(flow, packet, direction, 0)
@@ -534,6 +534,7 @@ class Inspector:
 
     def _identify(self, flow: Flow, direction: int, data: bytes) -> None:
         flow.buffers[direction].extend(data)
+        flow.asked += 1
         to_server, to_client = bytes(flow.buffers[0]), bytes(flow.buffers[1])
         answer = identify(to_server, to_client)
         if flow.guessed and not isinstance(answer, Match):
@@ -544,12 +545,11 @@ class Inspector:
             elif isinstance(swapped, NeedMore):
                 answer = swapped
         if isinstance(answer, NeedMore):
-            if len(to_server) + len(to_client) >= self.limits.need_more_bytes:
+            limits = self.limits
+            if len(to_server) + len(to_client) >= limits.need_more_bytes or flow.asked >= limits.need_more_packets:
                 self._need_more(flow, final=True)
-        elif isinstance(answer, Match):
-            self._known(flow, NAMES[answer.protocol])
         else:
-            self._known(flow, Protocol.UNKNOWN)
+            self._known(flow, answer if isinstance(answer, Match) else None)
 
     def _parse(self, flow: Flow, direction: int, data: bytes) -> None:
         assert flow.parser is not None
@@ -564,9 +564,17 @@ class Inspector:
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
-    def _known(self, flow: Flow, protocol: Protocol) -> None:
-        """The first bytes are identified."""
-        flow.first = flow.protocol = protocol
+    def _known(self, flow: Flow, match: Match | None) -> None:
+        """The first bytes are identified; None = they are nothing that is known. What is not sure is named in records
+        and unknown to all else: a name that others' bytes would have got as well must allow nothing.
+        """
+        flow.first = NAMES[match.protocol] if match else Protocol.UNKNOWN
+        protocol = flow.first if match and match.confidence == Confidence.SURE else Protocol.UNKNOWN
+        self._read(flow, protocol)
+
+    def _read(self, flow: Flow, protocol: Protocol) -> None:
+        """With the protocol's parser, if what it says is needed."""
+        flow.protocol = protocol
         flow.forwarding = False
         flow.hold_until = flow.need_until = 0.0
         if protocol == Protocol.HTTP:
@@ -759,7 +767,6 @@ class Inspector:
 
     def _switched(self, flow: Flow, event: Switched) -> None:
         """What began as one protocol goes on in another, of which the policy is asked by itself."""
-        first = flow.first
         flow.parser = None
         flow.kind = Protocol.NONE
         flow.unit = None
@@ -769,8 +776,7 @@ class Inspector:
         flow.buffers[TO_CLIENT].extend(event.to_client)
         flow.state = State.IDENTIFY
         if event.protocol:
-            self._known(flow, NAMES[event.protocol])
-            flow.first = first
+            self._read(flow, NAMES[event.protocol])
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
@@ -793,6 +799,9 @@ class Inspector:
         flow.decision = (Verdict.ALLOW, scope, reason)
         if flow.l4 == TCP and self.limits.confirm and not confirmed:
             flow.confirm = [stream.next if stream is not None else 0 for stream in flow.streams]
+            if flow.protocol != Protocol.UNKNOWN:
+                # Named by the server's greeting: what the client says must not have two readings either.
+                flow.confirm[TO_SERVER] = max(flow.confirm[TO_SERVER], 1)
             flow.state = State.CONFIRM
             self._settle(flow)
             self._confirm(flow)
@@ -804,7 +813,7 @@ class Inspector:
         if flow.confirm is None:
             return
         for stream, end in zip(flow.streams, flow.confirm, strict=True):
-            if stream is not None and stream.acknowledged < end:
+            if end and (stream is None or stream.acknowledged < end):
                 return
         self._allow_for_good(flow)
 

@@ -78,7 +78,9 @@ class Limits:
 
     hold_incomplete: float = 0.020
     need_more: float = 2.0
+    # Identification gives up behind so many bytes of both sides, or packets with payload.
     need_more_bytes: int = 64 * 1024
+    need_more_packets: int = 1024
     # An allow for good waits for the receiver's acknowledgement of the bytes that were judged: a decoy that never
     # arrives (low TTL, bad checksum) must not speak for the flow. Nothing is held meanwhile.
     confirm: bool = True

@@ -7,12 +7,26 @@ linear frames, so that is for tests/netns.
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
 from fastpath.abi import Protocol
+from parsers.identify import Match, identify
 from tests.bpf.harness import ISN, Act, Flow, Kernel, Outcome, judged, rule
-from tests.contract.identify_vectors import GET, INSPECTOR, TO_CLIENT, UDP, VECTORS, WHOLE, Vector
+from tests.captures.streams import first_payloads
+from tests.contract.identify_vectors import (
+    DIALOGUES,
+    GET,
+    INSPECTOR,
+    TCP,
+    TO_CLIENT,
+    UDP,
+    VECTORS,
+    WHOLE,
+    Dialogue,
+    Vector,
+)
 
 pytestmark = pytest.mark.root
 
@@ -60,6 +74,14 @@ def test_the_shared_vectors(each_allowed: Kernel, version: int, vector: Vector) 
     assert outcome.stats["identified"] == outcome.stats["fast"] == 1
 
 
+@pytest.mark.parametrize("dialogue", DIALOGUES, ids=lambda dialogue: dialogue.name)
+def test_what_both_sides_must_tell_is_left_to_the_inspector(each_allowed: Kernel, dialogue: Dialogue) -> None:
+    data = dialogue.to_client if dialogue.first == TO_CLIENT else dialogue.to_server
+    vector = Vector(dialogue.name, TCP, dialogue.first, data, INSPECTOR, dialogue.parsers)
+    outcome = first_payload(each_allowed, Flow(), vector, data)
+    assert (outcome.said, outcome.entry.protocol) == ("redirect", 0)
+
+
 @pytest.mark.parametrize("vector", WHOLE, ids=lambda vector: vector.name)
 def test_no_prefix_is_taken_for_something_else(each_allowed: Kernel, vector: Vector) -> None:
     for length in range(1, len(vector.data)):
@@ -67,6 +89,42 @@ def test_no_prefix_is_taken_for_something_else(each_allowed: Kernel, vector: Vec
         assert outcome.entry.protocol in {0, Protocol[vector.kernel.upper()]}, length
         if not outcome.entry.protocol:
             assert outcome.act is Act.REDIRECT, length
+
+
+def kernel_names(kernel: Kernel, vector: Vector, data: bytes, sport: int) -> str:
+    """What it says of a first payload; no name where it leaves it to the inspector."""
+    entry = first_payload(kernel, Flow(4, sport=sport), vector, data).entry
+    return Protocol(entry.protocol).name.lower() if entry.protocol else ""
+
+
+def parsers_name(vector: Vector, data: bytes) -> str:
+    sides = (data, b"") if vector.direction != TO_CLIENT else (b"", data)
+    answer = identify(*sides, vector.l4)
+    return answer.protocol if isinstance(answer, Match) else ""
+
+
+def test_of_real_flows_the_kernel_says_nothing_that_the_parsers_do_not(each_allowed: Kernel) -> None:
+    named = 0
+    for number, (direction, l4, data) in enumerate(first_payloads()):
+        vector = Vector("captured", l4, direction, data, INSPECTOR, "")
+        said = kernel_names(each_allowed, vector, data, 1000 + number)
+        assert said in {"", parsers_name(vector, data)}, data[:64]
+        named += bool(said)
+    assert named > 100
+
+
+def test_of_damaged_payloads_the_kernel_says_nothing_that_the_parsers_do_not(each_allowed: Kernel) -> None:
+    choose, wrong = random.Random(4), {}
+    for number in range(3000):
+        vector = choose.choice(VECTORS)
+        data = bytearray(vector.data)
+        for _ in range(choose.choice((1, 1, 2, 4))):
+            data[choose.randrange(min(len(data), 48))] = choose.choice((0, 1, 0x7F, 0xFF, choose.randrange(256)))
+        payload = bytes(data[: choose.choice((len(data), len(data), choose.randrange(1, len(data) + 1)))])
+        said = kernel_names(each_allowed, vector, payload, 1000 + number)
+        if said not in {"", parsers_name(vector, payload)}:
+            wrong[vector.name] = payload
+    assert wrong == {}
 
 
 def test_every_pair_of_vectors_glued_together_is_no_third_protocol(each_allowed: Kernel) -> None:

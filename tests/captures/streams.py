@@ -6,14 +6,13 @@ The captures lie in ``../shared/pcaps`` beside the project, or where MICROSEG_CA
 from __future__ import annotations
 
 import functools
-import gzip
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -21,7 +20,7 @@ from parsers.base import TCP, TO_CLIENT, TO_SERVER, UDP
 from slowpath.core.fragments import Fragments
 from slowpath.core.frame import ACK, SYN, FrameError, Packet, parse_frame
 from slowpath.core.reassembly import Arrival, Stream
-from slowpath.replay import read_capture
+from slowpath.replay import open_capture, read_capture
 
 ROOT = Path(__file__).parents[2]
 CAPTURES = Path(os.environ.get("MICROSEG_CAPTURES", ROOT.parent / "shared" / "pcaps"))
@@ -53,7 +52,16 @@ def truths(folder: str = "public") -> list[dict[str, Any]]:
 def flows(protocol: str, *, agree: bool = True) -> list[CapturedFlow]:
     """Of the public captures those whose first bytes are this protocol's."""
     wanted = [truth for truth in truths() if truth["truth"] == protocol and (truth["agree"] or not agree)]
-    return [flow for truth in wanted for flow in _of_file(truth["file"]) if _is(flow, truth)]
+    return [flow for truth in wanted for flow in flows_of(truth["file"]) if _is(flow, truth)]
+
+
+def first_payloads(folders: Sequence[str] = ("public", "evasion")) -> Iterator[tuple[int, int, bytes]]:
+    """(direction, protocol number, bytes) of what is said first in each flow, a packet's worth."""
+    for folder in folders:
+        for name in sorted({truth["file"] for truth in truths(folder)}):
+            for flow in flows_of(name, folder):
+                direction, data = next((direction, data) for direction, data in flow.parts if data)
+                yield direction, TCP if flow.truth["l4"] == "tcp" else UDP, data[:1400]
 
 
 def _is(flow: CapturedFlow, truth: dict[str, Any]) -> bool:
@@ -66,10 +74,10 @@ def _is(flow: CapturedFlow, truth: dict[str, Any]) -> bool:
 
 
 @functools.cache
-def _of_file(name: str) -> list[CapturedFlow]:
+def flows_of(name: str, folder: str = "public") -> list[CapturedFlow]:
     found: dict[tuple[Any, ...], CapturedFlow] = {}
     streams: dict[tuple[Any, ...], list[Stream | None]] = {}
-    with _opened(CAPTURES / "public" / name) as stream:
+    with open_capture(CAPTURES / folder / name) as stream:
         for packet in _packets(read_capture(stream)):
             ends = (packet.src, packet.sport), (packet.dst, packet.dport)
             key = (packet.l4, *sorted(ends))
@@ -92,10 +100,6 @@ def _of_file(name: str) -> list[CapturedFlow]:
                 if arrival == Arrival.NEW and fresh:
                     flow.parts.append((direction, fresh))
     return [flow for flow in found.values() if any(data for _, data in flow.parts)]
-
-
-def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _line(name: str, packet: Packet) -> dict[str, Any]:

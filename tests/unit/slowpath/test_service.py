@@ -25,7 +25,8 @@ def test_defaults_agree_with_those_of_the_inspector(tmp_path: Path) -> None:
 
 
 def test_each_bound_reaches_the_inspector(tmp_path: Path) -> None:
-    chosen = {"hold_incomplete": 0.5, "need_more": 7, "need_more_bytes": 2048, "max_flows": 99, "total": 5_000_000}
+    chosen = {"hold_incomplete": 0.5, "need_more": 7, "need_more_bytes": 2048, "need_more_packets": 77}
+    chosen |= {"max_flows": 99, "total": 5_000_000}
     limits = limits_of(config(tmp_path, f"inspector: {chosen}"))
     assert {name: getattr(limits, name) for name in chosen} == chosen
     # The other two are the kernel's.

@@ -168,7 +168,7 @@ def test_for_programs() -> None:
         ({"proto": "icmp", "port": None, "kind": "ping"}, "type: icmp has no type 'ping'; it has echo-reply, dest"),
         ({"proto": "icmp", "port": None, "kind": "8/256"}, "type: '8/256': types and codes are within 0..255"),
         ({"app": "gopher"}, "app: 'gopher' is not one of unknown, http"),
-        ({"app": "quic"}, "app: 'quic' is not one of"),
+        ({"app": "icmp"}, "app: 'icmp' is not one of"),
         ({"app": "http", "proto": "udp"}, "http never runs over udp"),
         ({"app": "unknown", "proto": "esp", "port": None}, "esp carries no application protocol"),
     ],

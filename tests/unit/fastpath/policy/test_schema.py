@@ -147,7 +147,7 @@ BAD = [
                 "proto: icmp, types: 3/4/5",
                 "proto: icmp, types: '*'",
             ),
-            *("app: http", "proto: gre, app: http", "proto: tcp, app: kafka", "proto: tcp, app: []"),
+            *("app: http", "proto: gre, app: http", "proto: tcp, app: icmp", "proto: tcp, app: []"),
             *("service: []", "service: 80", "priority: -1", "priority: 65536", "priority: high", "colour: red"),
             *("log: some", "mode: off", "deny_with: no", "on_inspector_down: inspect", "description: []"),
             "proto: udp, deny_with: reset",

@@ -214,8 +214,7 @@ def test_protocols_come_together() -> None:
         ((Protocol.UNKNOWN,), None),
         # A rule goes by what a connection begins with.
         ((Protocol.WEBSOCKET,), None),
-        # Not told by content yet, a rule could not name it.
-        ((Protocol.KAFKA,), None),
+        ((Protocol.KAFKA,), "kafka"),
     ],
 )
 def test_app_is_named_where_there_is_one(apps: tuple[Protocol, ...], named: str | None) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from fastpath.abi import Action, Protocol, Reason, Scope, Verdict
 from slowpath.core.flow import State
-from slowpath.core.frame import ACK, FIN, RST, SYN, URG, parse_frame
+from slowpath.core.frame import ACK, FIN, RST, SYN, URG, flow_key, parse_frame
 from slowpath.core.model import Decide, Exceptions, Judgement, Limits, Release, SessionInfo
 from slowpath.rules.ruleset import RuleSet, load_rules
 from tests.unit.slowpath.core import h2
@@ -318,6 +318,70 @@ def test_connect_opens_a_tunnel_only_where_allowed() -> None:
     assert p.server(b"HTTP/1.1 200 OK\r\n\r\n")[0] == "write allow protocol"
 
 
+# -- named by both sides' bytes -------------------------------------------------------------------------------------
+
+GREETING = b"220 mx ESMTP\r\n"
+EHLO = b"EHLO a\r\n"
+WELCOME = b"220 welcome\r\n"
+
+
+def test_named_by_the_greeting_it_is_handed_back_once_the_client_has_spoken() -> None:
+    p = play({Protocol.SMTP: allow()})
+    assert p.server(GREETING) == ["write allow protocol", f"release {len(GREETING)}"]
+    p.wait(1.0)
+    assert p.client(b"", flags=ACK) == ["release 0"]
+    assert p.client(EHLO) == [f"release {len(EHLO)}"]
+    assert p.decisions == []
+    assert p.server(b"250 mx\r\n") == ["release 8", "allow connection"]
+    assert p.decisions[0].protocol == Protocol.SMTP
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+def test_behind_a_greeting_the_client_must_not_have_two_readings(urgent: bool) -> None:
+    p = play({Protocol.SSH: allow()})
+    p.server(b"SSH-2.0-OpenSSH_9.6\r\n")
+    if urgent:
+        found = p.client(b"SSH-2!.0-x\r\n", flags=ACK | URG, urgent=6)
+    else:
+        p.client(b"XyZ0", at=1)
+        found = p.client(b"SSH-2.0-x\r\n", at=0)
+    assert found[:2] == ["write deny overlap_conflict", "deny connection"]
+
+
+def test_what_a_greeting_leaves_open_the_client_tells() -> None:
+    p = play({Protocol.SMTP: allow(), Protocol.FTP: deny(rule="no-ftp")})
+    assert p.server(WELCOME) == []
+    assert p.wait(0.021) == [f"release {len(WELCOME)}"], "it waits for the client, who waits for it"
+    assert p.client(b"USER a\r\n")[:2] == ["write deny default", "deny connection"]
+    assert (p.records[0]["first"], p.records[0]["rule"]) == ("ftp", "no-ftp")
+
+
+LIKELY = b"\xc0\0\x40\2\0\x09\x40\2\0\x0a", b"\xd0\0\x32\x0c\0\x03a/b\0\x09hello"
+
+
+@pytest.mark.parametrize("unknown", [allow(), deny()])
+def test_what_is_only_likely_is_named_and_unknown_to_policy(unknown: Judgement) -> None:
+    p = play({Protocol.MQTT: allow(rule="mqtt"), Protocol.UNKNOWN: unknown})
+    p.client(LIKELY[0])
+    p.server(LIKELY[1])
+    p.client(b"", flags=ACK)
+    p.server(b"", flags=ACK)
+    record = p.records[0]
+    assert (record["first"], record["protocol"]) == ("mqtt", "unknown")
+    assert (record["verdict"], record["rule"]) == (unknown.verdict.name.lower(), unknown.rule or "default")
+    assert p.kernel.asked == [1 << Protocol.UNKNOWN]
+    # The kernel, too, must not judge by that name when the policy changes.
+    assert [(d.protocol, d.first_protocol) for d in p.decisions] == [(Protocol.UNKNOWN, Protocol.MQTT)]
+
+
+def test_memcached_by_datagram() -> None:
+    p = play({Protocol.MEMCACHED: allow()})
+    packet = parse_frame(udp_frame(CLIENT, SERVER, 40000, 80, b"\0\1\0\0\0\1\0\0stats\r\n"))
+    p.kernel.sessions = {flow_key(packet)[0]: SessionInfo(1, not flow_key(packet)[1])}
+    assert names(p.feed(packet)) == ["write allow protocol", "allow connection", "release 15"]
+    assert p.decisions[0].protocol == Protocol.MEMCACHED
+
+
 # -- exceptions -----------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +416,18 @@ def test_need_more_at_64_kib() -> None:
     p.client(b"a" * 1500)
     assert [d.verdict for d in p.decisions] == [Verdict.DENY]
     assert p.records[0]["first"] == "unknown"
+
+
+def test_need_more_after_so_many_packets() -> None:
+    limits = Limits()
+    p = play({Protocol.UNKNOWN: deny()}, limits=limits)
+    p.client(b"GET /")
+    for _ in range(limits.need_more_packets - 2):
+        p.client(b"a")
+    assert p.decisions == []
+    p.client(b"a")
+    assert [d.verdict for d in p.decisions] == [Verdict.DENY]
+    assert (p.records[0]["first"], p.records[0]["reason"]) == ("unknown", "default")
 
 
 def test_parse_error_denies() -> None:

@@ -1,0 +1,165 @@
+"""What the first bytes of a flow are: match, no match, or need more.
+
+Content only; ports are never evidence. Each check looks at one side's bytes from its very first, or at both sides', and
+decides as early as its grammar allows; bpf/lib/identify.h holds a part of the same. But for HTTP/1's request line and
+the lines of text protocols, none looks at more than the first 1,100 bytes. The grammars exclude each other once
+complete; while two could still match, the answer is need more. Who asks sets the bound after which it is unknown
+(`slowpath.core.model.Limits`).
+
+A module a family; `DIALOGUES` are the protocols whose one side is not enough: Redis and Memcached share commands, SMTP
+and FTP their greeting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from parsers.identify.answers import ASK, LIKELY, MORE, NO, YES, Check, Dialogue
+from parsers.identify.brokers import amqp, kafka, mqtt
+from parsers.identify.databases import mongodb, mysql_server, postgres_client
+from parsers.identify.dns import dns_message, dns_query_header, dns_tcp
+from parsers.identify.encrypted import quic, ssh, tls_client, tls_server
+from parsers.identify.greetings import ftp, smtp
+from parsers.identify.http import H2_PREFACE, http2_client, http2_server, http_request, http_response
+from parsers.identify.stores import memcached, memcached_udp, redis
+from parsers.identify.windows import rdp, smb
+
+TCP: Final = 6
+UDP: Final = 17
+
+
+class Confidence(IntEnum):
+    """How much a match is worth. Only what is SURE may be a reason to allow; LIKELY is a name for records, and the flow
+    is `unknown` to policy and rules.
+    """
+
+    LIKELY = 1  # both sides agree in shape, as others' might: the beginning is missing, or says nothing of itself
+    SURE = 2  # a whole grammar fits, and no other's does
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The flow is this protocol, by its name in design.md. `malformed`: a header beyond doubt, and a body that
+    its grammar forbids (the kernel says need more, the inspector calls it a parse error).
+    """
+
+    protocol: str
+    malformed: bool = False
+    confidence: Confidence = Confidence.SURE
+
+
+@dataclass(frozen=True, slots=True)
+class NoMatch:
+    """No byte that follows can make it one of the known protocols."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeedMore:
+    """Too short to tell."""
+
+
+Answer = Match | NoMatch | NeedMore
+
+NO_MATCH: Final = NoMatch()
+NEED_MORE: Final = NeedMore()
+
+_TO_SERVER: Final[dict[str, Check]] = {
+    "http": http_request,
+    "http2": http2_client,
+    "tls": tls_client,
+    "ssh": ssh,
+    "postgres": postgres_client,
+    "mongodb": mongodb,
+    "dns": dns_tcp,
+    "kafka": kafka,
+    "amqp": amqp,
+    "smb": smb,
+}
+_TO_CLIENT: Final[dict[str, Check]] = {
+    "http": http_response,
+    "tls": tls_server,
+    "ssh": ssh,
+    "mysql": mysql_server,
+    "mongodb": lambda data: mongodb(data, server=True),
+    "dns": dns_tcp,
+    "amqp": amqp,
+    "smb": smb,
+}
+DIALOGUES: Final[dict[str, Dialogue]] = {
+    "redis": redis,
+    "memcached": memcached,
+    "mqtt": mqtt,
+    "smtp": smtp,
+    "ftp": ftp,
+    "rdp": rdp,
+}
+SUPPORTED: Final = frozenset((*_TO_SERVER, *_TO_CLIENT, *DIALOGUES, "quic"))
+
+# By the first byte, which rules most of them out: nothing that follows makes a match of what it forbids.
+_FIRST: Final = [bytes((byte,)) for byte in range(256)]
+_CLIENT_BY_FIRST: Final = [
+    {name: check for name, check in _TO_SERVER.items() if check(first) != NO} for first in _FIRST
+]
+_SERVER_BY_FIRST: Final = [
+    {name: check for name, check in _TO_CLIENT.items() if check(first) != NO} for first in _FIRST
+]
+_ASKED_BY_FIRST: Final = [
+    {name: check for name, check in DIALOGUES.items() if check(first, b"") != NO} for first in _FIRST
+]
+_GREETED_BY_FIRST: Final = [
+    {name: check for name, check in DIALOGUES.items() if check(b"", first) != NO} for first in _FIRST
+]
+
+
+def identify(to_server: bytes, to_client: bytes, l4: int = TCP) -> Answer:
+    """What the flow is, from the first bytes of either side (each from its beginning); of UDP from a datagram."""
+    if l4 == UDP:
+        return _datagram(to_server, to_client)
+    if l4 != TCP or not (to_server or to_client):
+        return NEED_MORE if l4 == TCP else NO_MATCH
+    dialogues: dict[str, Dialogue] = {}
+    client: dict[str, int] = {}
+    server: dict[str, int] = {}
+    if to_server:
+        dialogues |= _ASKED_BY_FIRST[to_server[0]]
+        client = {name: check(to_server) for name, check in _CLIENT_BY_FIRST[to_server[0]].items()}
+    if to_client:
+        dialogues |= _GREETED_BY_FIRST[to_client[0]]
+        server = {name: check(to_client) for name, check in _SERVER_BY_FIRST[to_client[0]].items()}
+        if not to_server:
+            # Servers may speak first; the client's preface decides.
+            server["http2"] = http2_server(to_client)
+    both = {name: check(to_server, to_client) for name, check in dialogues.items()}
+    sides = [both | client, both | server]
+    matches = {name for side in sides for name, state in side.items() if state == YES}
+    if len(matches) > 1:
+        return NO_MATCH
+    if matches:
+        # What the other side may still become does not matter; what this side may become does.
+        settled = any(YES in side.values() and MORE not in side.values() for side in sides)
+        return Match(matches.pop()) if settled else NEED_MORE
+    states = [state for side in sides for state in side.values()]
+    if MORE in states or ASK in states:
+        return NEED_MORE
+    likely = [name for name, state in both.items() if state == LIKELY]
+    return Match(likely[0], confidence=Confidence.LIKELY) if len(likely) == 1 else NO_MATCH
+
+
+def _datagram(to_server: bytes, to_client: bytes) -> Answer:
+    if any(dns_message(data, whole=True) == YES for data in (to_server, to_client) if data):
+        return Match("dns")
+    if dns_query_header(to_server):
+        return Match("dns", malformed=True)
+    if quic(to_server) == YES:
+        return Match("quic")
+    if YES in {memcached_udp(to_server), memcached_udp(to_client, reply=True)}:
+        return Match("memcached")
+    return NO_MATCH
+
+
+__all__ = [
+    "H2_PREFACE", "NEED_MORE", "NO_MATCH", "SUPPORTED", "TCP", "UDP", "Answer", "Confidence", "Match", "NeedMore",
+    "NoMatch", "identify",
+]  # fmt: skip
