@@ -6,7 +6,7 @@ import pytest
 
 from parsers.base import TO_CLIENT, TO_SERVER, ParseError, Unit, Value
 from parsers.dns import DnsParser
-from tests.captures.streams import CapturedFlow, _of_file, flows, truths
+from tests.captures.streams import CapturedFlow, flows, flows_of, truths
 
 FLOWS = flows("dns")
 # A name that runs out of its datagram, one that points to itself, one without end: zeek's tests are about these.
@@ -77,7 +77,7 @@ def test_tunnels() -> None:
 
 @pytest.mark.parametrize("truth", EVASION, ids=[truth["file"] for truth in EVASION])
 def test_evasion(truth: dict[str, str]) -> None:
-    found = _of_file(f"../evasion/{truth['file']}")
+    found = flows_of(f"../evasion/{truth['file']}")
     if truth["must"] == "deny":
         with pytest.raises(ParseError):
             told(found[0])
