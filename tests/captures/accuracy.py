@@ -101,8 +101,9 @@ POLICY = """
 rules:
   - {id: requests, proto: tcp, app: [http, http2, grpc], action: inspect, rules: [requests, calls]}
   - {id: rest, proto: [tcp, udp], app: [unknown, dns, memcached], action: allow, log: all}
+  - {id: hellos, proto: tcp, app: tls, action: inspect, rules: [hellos], log: all}
   - {id: tcp, proto: tcp, action: allow, log: all, app: [
-       tls, mysql, postgres, redis, mongodb, kafka, ssh, amqp, mqtt, smtp, ftp, smb, rdp, websocket]}
+       mysql, postgres, redis, mongodb, kafka, ssh, amqp, mqtt, smtp, ftp, smb, rdp, websocket]}
   - {id: quic, proto: udp, app: quic, action: allow, log: all}
 """
 REQUESTS = """
@@ -125,15 +126,27 @@ rules:
 """
 
 
+# Any name will do, or none, but it has to be read.
+HELLOS = """
+name: hellos
+protocol: tls
+rules:
+  - id: every
+    match: {tls.version: {glob: "**"}}
+    action: allow
+    samples: {must_match: [{tls.version: "1.3"}], must_not_match: [{tls.sni: a}]}
+"""
+
+
 def judge_evasion() -> list[Judged]:
     """Every capture, under a policy and rules that name and allow every protocol, request by request where there are
     requests.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        for name, text in (("policy", POLICY), ("requests", REQUESTS), ("calls", CALLS)):
+        for name, text in (("policy", POLICY), ("requests", REQUESTS), ("calls", CALLS), ("hellos", HELLOS)):
             (place / f"{name}.yaml").write_text(text)
-        rules = load_rules([place / "requests.yaml", place / "calls.yaml"])
+        rules = load_rules([place / f"{name}.yaml" for name in ("requests", "calls", "hellos")])
         policy = PolicyFile(load_policy(place / "policy.yaml", rules.digest))
     return [one for file, rows in by_file("evasion").items() for one in _evasion(file, rows, rules, policy)]
 

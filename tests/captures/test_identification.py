@@ -102,7 +102,6 @@ def test_what_is_plain_is_allowed(evasion: list[Judged]) -> None:
 # (file, source port): why it is allowed for good all the same.
 ALLOWED_ANYWAY = {
     ("amqp__ipfrag_overlap.pcap", 40000): "its message is too short for a fragment that overlaps: there is none",
-    ("tls__sni_nul.pcap", 40000): "the server name is not read yet",
 }
 
 
