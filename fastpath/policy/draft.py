@@ -81,7 +81,15 @@ class Draft:
     def lines(self) -> Iterator[str]:
         """The policy file."""
         for text in self._header():
-            yield from textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="#   ")
+            # Paths and names stay whole.
+            yield from textwrap.wrap(
+                text,
+                WIDTH,
+                initial_indent="# ",
+                subsequent_indent="#   ",
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
         policy = self._policy()
         yield ""
         yield f"default: {policy['default']}"
