@@ -34,6 +34,7 @@ NAMES = (
     "reload_under_load",
     "rejudge",
     "parsers",
+    "inspector",
 )
 
 

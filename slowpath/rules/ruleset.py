@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path as FilePath
 
 from fastpath.abi import Action, Reason, Scope
@@ -23,7 +24,7 @@ from slowpath.rules.samples import Sample, read_sample
 MAX_RULES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
     """One rule of a file."""
 
@@ -35,12 +36,12 @@ class Rule:
     description: str = ""
     line: int = 0
 
-    @property
+    @cached_property
     def fields(self) -> frozenset[str]:
         """What it asks for."""
         return frozenset(self.match.fields())
 
-    @property
+    @cached_property
     def scope(self) -> Scope:
         """What it depends on: NONE where it matches everything."""
         if not self.fields:
