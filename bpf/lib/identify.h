@@ -63,9 +63,11 @@ MS_INLINE int is_http(struct ms_scratch *room, __u32 n)
 {
 	const __u8 *b = room->bytes;
 
-	if (n < 18)
+	if (n < 8)
 		return is_letter(b[0]) ? MS_NEED_MORE : MS_NO_MATCH;
 	__u32 at = target_at(b);
+	if (n < 18)
+		return at ? MS_NEED_MORE : MS_NO_MATCH;
 	__u8 first = at == 4 ? b[4] : at == 5 ? b[5] : at == 6 ? b[6] : at == 7 ? b[7] : b[8];
 	if (!at || (!is_letter(first) && !is_digit(first) && first != '/' && first != '*' && first != '['))
 		return MS_NO_MATCH;
