@@ -45,13 +45,13 @@ def bench() -> Iterator[Result]:
         rate = rates[str(each)]
         yield Result(f"parsers.{each}", "1/s", rate * len(each.units), better="higher")
         yield Result(f"parsers.{each}.bytes", "MB/s", rate * size / 1e6, better="higher")
-    for name, target in (
-        ("http", HTTP_TARGET),
-        ("grpc", GRPC_TARGET),
-        ("query", QUERY_TARGET),
-        ("response", RESPONSE_TARGET),
+    for name, shown, target in (
+        ("http", "http_requests", HTTP_TARGET),
+        ("grpc", "grpc_requests", GRPC_TARGET),
+        ("query", "dns_queries", QUERY_TARGET),
+        ("response", "dns_responses", RESPONSE_TARGET),
     ):
-        yield Result(f"parsers.{name}s", "1/s", rates[name], target=target, better="higher")
+        yield Result(f"parsers.{shown}", "1/s", rates[name], target=target, better="higher")
     for name in ("httptools", "dnspython query", "dnspython response"):
         yield Result(f"parsers.{name.replace(' ', '.')}", "1/s", rates[name], better="higher")
 

@@ -84,6 +84,7 @@ WHOLE = [
     Vector("tls 1.2 hello", TCP, TO_SERVER, _hello(), "tls", "tls"),
     Vector("tls 1.0 hello", TCP, TO_SERVER, _hello(version=1), "tls", "tls"),
     Vector("ssh client", TCP, TO_SERVER, b"SSH-2.0-OpenSSH_9.2p1\r\n", "ssh", "ssh"),
+    Vector("ssh client, short", TCP, TO_SERVER, b"SSH-2.0-x\r\n", "ssh", "ssh"),
     Vector("ssh server", TCP, TO_CLIENT, b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", "ssh", "ssh"),
     Vector("ssh 1.99", TCP, TO_CLIENT, b"SSH-1.99-Cisco-1.25\n", "ssh", "ssh"),
     Vector("mariadb greeting", TCP, TO_CLIENT, _mysql(), "mysql", "mysql"),
