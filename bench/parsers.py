@@ -16,8 +16,8 @@ import httptools
 
 from bench.results import Result
 from bench.rounds import interleaved
-from parsers.base import TCP, TO_CLIENT, TO_SERVER, Parser
-from parsers.registry import PARSERS
+from parsers.base import TO_CLIENT, TO_SERVER, UDP, Unit
+from parsers.registry import PARSERS, make_parser
 from tests.contract.conversations import Conversation, conversations
 
 # Seconds that one subject takes at least in a round.
@@ -68,14 +68,9 @@ def _rate(work: Callable[[], int]) -> Callable[[], float]:
     return once
 
 
-def _made(conversation: Conversation) -> Parser:
-    parser = PARSERS[conversation.parser]
-    return parser() if conversation.l4 == TCP else parser(datagrams=True)  # type: ignore[call-arg]
-
-
 def _conversation(conversation: Conversation) -> Callable[[], float]:
     def work() -> int:
-        parser = _made(conversation)
+        parser = conversation.begin()
         for direction, data in conversation.parts:
             parser.feed(direction, data)
         return 1
@@ -120,10 +115,12 @@ def _long() -> Mapping[str, Callable[[], float]]:
 
 
 def _datagrams(direction: int, data: bytes, asked: str = "dns.qname") -> int:
-    parser = PARSERS["dns"](datagrams=True)  # type: ignore[call-arg]
+    parser = make_parser("dns", UDP)
+    assert parser is not None
     for _ in range(REQUESTS):
         for unit in parser.feed(direction, data):
-            unit.fields[asked]  # type: ignore[attr-defined]
+            assert isinstance(unit, Unit)
+            assert unit.fields[asked] is not None
     return REQUESTS
 
 

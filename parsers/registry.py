@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from parsers.amqp import AmqpParser
-from parsers.base import Field, Parser
+from parsers.base import UDP, Field, Parser
 from parsers.dns import DnsParser
 from parsers.ftp import FtpParser
 from parsers.http1 import Http1Parser
@@ -52,3 +52,13 @@ _ALL: Final[tuple[type[Parser], ...]] = (
 PARSERS: Final[Mapping[str, type[Parser]]] = {each.name: each for each in _ALL}
 # All that rules may ask for, by name.
 FIELDS: Final[Mapping[str, Field]] = {field.name: field for each in _ALL for field in each.fields}
+
+
+def make_parser(name: str, l4: int) -> Parser | None:
+    """A new one for a connection or a flow of datagrams; None where nobody reads that protocol over this transport."""
+    parser = PARSERS.get(name)
+    if parser is None or l4 not in parser.transports:
+        return None
+    # Only those of datagrams take the argument.
+    options = {"datagrams": True} if l4 == UDP else {}
+    return parser(**options)

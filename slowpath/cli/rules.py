@@ -179,11 +179,11 @@ def _told(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _test_capture(options: argparse.Namespace, rule_file: RuleFile) -> int:
-    from slowpath.replay import CaptureError, InspectAll, Replay, read_capture  # noqa: PLC0415
+    from slowpath.replay import CaptureError, InspectAll, Replay, open_capture, read_capture  # noqa: PLC0415
 
     rules = _Watched({rule_file.name: rule_file})
     try:
-        with options.pcap.open("rb") as stream:
+        with open_capture(options.pcap) as stream:
             for record in Replay(rules, InspectAll(rule_file.name)).run(read_capture(stream)):
                 flow = record["flow"]
                 found = {name: record[name] for name in ("flow", "protocol", "verdict", "scope", "reason")}

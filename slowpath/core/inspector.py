@@ -29,7 +29,7 @@ from parsers.base import (
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.identify import Confidence, Match, NeedMore, identify
-from parsers.registry import FIELDS, PARSERS
+from parsers.registry import FIELDS, make_parser
 from slowpath.core.flow import Flow, Held, State, Stats
 from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet, flow_key
 from slowpath.core.model import (
@@ -244,11 +244,9 @@ class Inspector:
                 self._evict(large)
 
     def _drop(self, flow: Flow) -> None:
-        for held in flow.held:
-            self._discard(held.packet)
-        self.stats.held_bytes -= flow.held_bytes
+        self._discard_held(flow)
         self.stats.kept_bytes -= flow.kept_bytes
-        flow.held, flow.held_bytes, flow.kept_bytes = [], 0, 0
+        flow.kept_bytes = 0
         self._flows.pop(flow.key, None)
         self._undecided.pop(flow.key, None)
         self._sessions.pop(flow.session_id, None)
@@ -310,9 +308,9 @@ class Inspector:
         if flow.state == State.REFUSE:
             self._discard(packet)
             return
-        data = bytes(packet.payload)
         if flow.state == State.IDENTIFY:
             self._hold(flow, packet, direction, 0)
+            data = bytes(packet.payload)
             flow.buffers[direction].extend(data)
             answer = identify(*((data, b"") if direction == TO_SERVER else (b"", data)), packet.l4)
             if isinstance(answer, Match) and answer.malformed:
@@ -323,7 +321,7 @@ class Inspector:
             self._flush(flow)
         elif flow.state == State.PARSE:
             self._hold(flow, packet, direction, 0)
-            self._parse(flow, direction, data)
+            self._parse(flow, direction, bytes(packet.payload))
             self._flush(flow)
             self._weigh(flow)
         else:
@@ -522,6 +520,12 @@ class Inspector:
         if held.packet.tcp_flags & FIN:
             flow.fin[held.direction] = held.end
 
+    def _discard_held(self, flow: Flow) -> None:
+        for held in flow.held:
+            self._discard(held.packet)
+        self.stats.held_bytes -= flow.held_bytes
+        flow.held, flow.held_bytes = [], 0
+
     def _release(self, packet: Packet) -> None:
         self.stats.released += 1
         self._out.append(Release(packet))
@@ -581,8 +585,8 @@ class Inspector:
             self._start(flow, Http1Parser())
         elif protocol == Protocol.HTTP2:
             self._start(flow, Http2Parser())
-        elif (parser := PARSERS.get(protocol.name.lower())) is not None and flow.l4 in parser.transports:
-            self._start(flow, parser() if flow.l4 == TCP else parser(datagrams=True))  # type: ignore[call-arg]
+        elif (parser := make_parser(protocol.name.lower(), flow.l4)) is not None:
+            self._start(flow, parser)
         else:
             self._judge(flow, 1 << protocol)
 
@@ -710,11 +714,7 @@ class Inspector:
         self._record(flow, Verdict.DENY, Scope.REQUEST, outcome.reason, judgement, rule=outcome.rule)
         if judgement.monitor:
             return
-        for held in flow.held:
-            self._discard(held.packet)
-            flow.held_bytes -= len(held.packet.frame)
-            self.stats.held_bytes -= len(held.packet.frame)
-        flow.held = []
+        self._discard_held(flow)
 
     def _again(self, flow: Flow) -> None:
         """The offered upgrade was declined: it stays HTTP/1, and may now be allowed for good."""

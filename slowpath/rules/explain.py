@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from parsers.base import Kind
 from parsers.registry import FIELDS
 from slowpath.rules.fields import Subject
 from slowpath.rules.match import All, Answer, AnyOf, Condition, Not, Test
@@ -25,46 +26,42 @@ def wanted(test: Test) -> str:
     return ("each of them " if test.every else "") + " or ".join(parts[:MAX_SHOWN]) + more
 
 
-def outline(condition: Condition, depth: int = 0) -> Iterator[str]:
+def outline(condition: Condition) -> Iterator[str]:
     """A condition, a line each for what it is made of."""
+    return _lines(condition, None, 0)
+
+
+def reasons(condition: Condition, subject: Subject) -> Iterator[str]:
+    """The same, with what the unit says and whether that holds."""
+    return _lines(condition, subject, 0)
+
+
+def _lines(condition: Condition, subject: Subject | None, depth: int) -> Iterator[str]:
     indent = "  " * depth
+    answer = "" if subject is None else f": {_HOLDS[condition.answer(subject)]}"
     if isinstance(condition, Test):
-        yield f"{indent}{condition.field}: {wanted(condition)}"
+        if subject is None:
+            yield f"{indent}{condition.field}: {wanted(condition)}"
+        else:
+            yield f"{indent}{condition.field} is {said(condition.field, subject)}, wanted {wanted(condition)}{answer}"
     elif isinstance(condition, Not):
-        yield f"{indent}not"
-        yield from outline(condition.part, depth + 1)
+        yield f"{indent}not{answer}"
+        yield from _lines(condition.part, subject, depth + 1)
     elif isinstance(condition, All | AnyOf):
         if not condition.parts:
             yield f"{indent}always"
         elif isinstance(condition, AnyOf) or depth:
-            yield f"{indent}{'all' if isinstance(condition, All) else 'any'} of"
+            yield f"{indent}{condition.name} of{answer}"
             depth += 1
         for part in condition.parts:
-            yield from outline(part, depth)
-
-
-def reasons(condition: Condition, subject: Subject, depth: int = 0) -> Iterator[str]:
-    """The same, with what the unit says and whether that holds."""
-    indent = "  " * depth
-    answer = _HOLDS[condition.answer(subject)]
-    if isinstance(condition, Test):
-        yield f"{indent}{condition.field} is {said(condition.field, subject)}, wanted {wanted(condition)}: {answer}"
-    elif isinstance(condition, Not):
-        yield f"{indent}not: {answer}"
-        yield from reasons(condition.part, subject, depth + 1)
-    elif isinstance(condition, All | AnyOf):
-        if isinstance(condition, AnyOf) or depth or not condition.parts:
-            yield f"{indent}{'all' if isinstance(condition, All) else 'any'} of: {answer}"
-            depth += 1
-        for part in condition.parts:
-            yield from reasons(part, subject, depth)
+            yield from _lines(part, subject, depth)
 
 
 def said(field: str, subject: Subject) -> str:
     """What a unit says of a field, as rules compare it."""
     if not subject.has(field):
         return "not known yet" if field in subject.later else "not said"
-    if FIELDS[field].kind.name == "NUMBER":
+    if FIELDS[field].kind == Kind.NUMBER:
         return str(subject.number(field))
     texts = subject.texts(field)
     if texts is None:

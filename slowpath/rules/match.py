@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from slowpath.rules.fields import Subject
 from slowpath.rules.glob import Glob
@@ -83,57 +83,50 @@ class Test:
 
 
 @dataclass(frozen=True, slots=True)
-class All:
+class _Several:
+    """Conditions together: one answer of a part decides at once, of the others the more open one counts."""
+
+    parts: Sequence[Condition]
+
+    name: ClassVar[str]
+    decides: ClassVar[Answer]
+    otherwise: ClassVar[Answer]
+
+    def answer(self, subject: Subject) -> Answer:
+        """See `Condition`."""
+        found = self.otherwise
+        for part in self.parts:
+            answer = part.answer(subject)
+            if answer == self.decides:
+                return answer
+            if answer == Answer.LATER or found == self.otherwise:
+                found = answer
+        return found
+
+    def fields(self) -> Iterator[str]:
+        """See `Condition`."""
+        for part in self.parts:
+            yield from part.fields()
+
+    def canonical(self) -> object:
+        """See `Condition`."""
+        return self.name, sorted((part.canonical() for part in self.parts), key=repr)
+
+
+class All(_Several):
     """All of them hold; of none that is true."""
 
-    parts: Sequence[Condition]
-
-    def answer(self, subject: Subject) -> Answer:
-        """See `Condition`."""
-        found = Answer.YES
-        for part in self.parts:
-            answer = part.answer(subject)
-            if answer == Answer.NO:
-                return answer
-            if answer == Answer.LATER or found == Answer.YES:
-                found = answer
-        return found
-
-    def fields(self) -> Iterator[str]:
-        """See `Condition`."""
-        for part in self.parts:
-            yield from part.fields()
-
-    def canonical(self) -> object:
-        """See `Condition`."""
-        return "all", sorted((part.canonical() for part in self.parts), key=repr)
+    __slots__ = ()
+    name = "all"
+    decides, otherwise = Answer.NO, Answer.YES
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(_Several):
     """One of them holds."""
 
-    parts: Sequence[Condition]
-
-    def answer(self, subject: Subject) -> Answer:
-        """See `Condition`."""
-        found = Answer.NO
-        for part in self.parts:
-            answer = part.answer(subject)
-            if answer == Answer.YES:
-                return answer
-            if answer == Answer.LATER or found == Answer.NO:
-                found = answer
-        return found
-
-    def fields(self) -> Iterator[str]:
-        """See `Condition`."""
-        for part in self.parts:
-            yield from part.fields()
-
-    def canonical(self) -> object:
-        """See `Condition`."""
-        return "any", sorted((part.canonical() for part in self.parts), key=repr)
+    __slots__ = ()
+    name = "any"
+    decides, otherwise = Answer.YES, Answer.NO
 
 
 @dataclass(frozen=True, slots=True)

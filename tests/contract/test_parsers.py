@@ -23,11 +23,6 @@ each_conversation = pytest.mark.parametrize("conversation", ALL, ids=str)
 each_stream = pytest.mark.parametrize("conversation", STREAMS, ids=str)
 
 
-def made(conversation: Conversation) -> Parser:
-    parser = PARSERS[conversation.parser]
-    return parser() if conversation.l4 == TCP else parser(datagrams=True)  # type: ignore[call-arg]
-
-
 def fed(parser: Parser, parts: Iterable[tuple[int, bytes]]) -> list[Event]:
     """Up to a switch: what comes behind it is another parser's, and whether it came already a matter of cuts."""
     events: list[Event] = []
@@ -70,7 +65,7 @@ def test_fields_are_described(parser: type[Parser]) -> None:
 
 @each_conversation
 def test_what_it_says(conversation: Conversation) -> None:
-    parser = made(conversation)
+    parser = conversation.begin()
     found = units(fed(parser, conversation.parts))
     assert [(unit.protocol, dict(unit.fields)) for unit in found] == [(p, dict(f)) for p, f in conversation.units]
     for unit in found:
@@ -86,7 +81,7 @@ def test_what_it_says(conversation: Conversation) -> None:
 @each_conversation
 def test_what_is_said_once_is_not_said_otherwise(conversation: Conversation) -> None:
     said: dict[str, object] = {}
-    for unit in units(fed(made(conversation), conversation.parts)):
+    for unit in units(fed(conversation.begin(), conversation.parts)):
         for name, value in unit.fields.items():
             if FIELDS[name].once:
                 assert said.setdefault(name, value) == value
@@ -94,7 +89,7 @@ def test_what_is_said_once_is_not_said_otherwise(conversation: Conversation) -> 
 
 @each_stream
 def test_byte_by_byte_it_says_the_same_and_waits_for_the_last_byte(conversation: Conversation) -> None:
-    parser = made(conversation)
+    parser = conversation.begin()
     events: list[Event] = []
     begun = [0, 0]
     for direction, byte in by_byte(conversation.parts):
@@ -107,7 +102,7 @@ def test_byte_by_byte_it_says_the_same_and_waits_for_the_last_byte(conversation:
         begun[direction] = 0 if any(unit.direction == direction for unit in units(fresh)) else begun[direction] + 1
         events += fresh
         assert parser.buffered <= sum(len(data) for _, data in conversation.parts)
-    assert events == fed(made(conversation), conversation.parts)
+    assert events == fed(conversation.begin(), conversation.parts)
 
 
 @settings(max_examples=300, deadline=None)
@@ -118,7 +113,7 @@ def test_cut_anywhere_it_says_the_same(data: st.DataObject) -> None:
     for direction, whole in conversation.parts:
         places = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
         parts += [(direction, whole[low:high]) for low, high in zip([0, *places], [*places, len(whole)], strict=True)]
-    assert fed(made(conversation), parts) == fed(made(conversation), conversation.parts)
+    assert fed(conversation.begin(), parts) == fed(conversation.begin(), conversation.parts)
 
 
 @settings(max_examples=500, deadline=None)
@@ -132,10 +127,10 @@ def test_damaged_it_says_something_or_is_refused(data: st.DataObject) -> None:
         low, high = sorted((data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, len(whole)))))
         with_ = data.draw(st.one_of(st.binary(max_size=16), st.sampled_from((b"", b"\0\0\0\0", b"\xff\xff\xff\xff"))))
         parts[number] = direction, whole[:low] + with_ + whole[min(high, low + 8) :]
-    whole_told = told(made(conversation), parts)
+    whole_told = told(conversation.begin(), parts)
     if conversation.l4 == TCP:
         # Cuts change nothing here either: not the events before the offence, not what it is called.
-        cut_told = told(made(conversation), by_byte(parts))
+        cut_told = told(conversation.begin(), by_byte(parts))
         if isinstance(whole_told, ParseError):
             assert isinstance(cut_told, ParseError)
             assert cut_told.code == whole_told.code
@@ -147,7 +142,7 @@ def test_damaged_it_says_something_or_is_refused(data: st.DataObject) -> None:
 @given(st.data())
 def test_bytes_that_are_missing_are_told_of(data: st.DataObject) -> None:
     conversation = data.draw(st.sampled_from(STREAMS))
-    parser = made(conversation)
+    parser = conversation.begin()
     number = data.draw(st.integers(0, len(conversation.parts) - 1))
     direction, whole = conversation.parts[number]
     low = data.draw(st.integers(0, len(whole) - 1))
@@ -166,7 +161,7 @@ def test_what_never_ends_takes_bounded_memory(conversation: Conversation, filler
     for at in range(len(conversation.parts)):
         direction, whole = conversation.parts[at]
         for cut in {0, 1, 4, len(whole) // 2, len(whole) - 1, len(whole)}:
-            parser = made(conversation)
+            parser = conversation.begin()
             chunk = filler * (65536 // len(filler))
             try:
                 fed(parser, [*conversation.parts[:at], (direction, whole[:cut])])
@@ -179,7 +174,6 @@ def test_what_never_ends_takes_bounded_memory(conversation: Conversation, filler
 
 @each_conversation
 def test_the_other_way_round_is_refused_or_says_nothing_wrong(conversation: Conversation) -> None:
-    parser = made(conversation)
-    with pytest.MonkeyPatch.context():
-        told(parser, [(1 - direction, data) for direction, data in conversation.parts])
+    parser = conversation.begin()
+    told(parser, [(1 - direction, data) for direction, data in conversation.parts])
     assert parser.buffered <= MOST

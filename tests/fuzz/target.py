@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from parsers.base import TCP, UDP, Event, ParseError, Parser, Switched
-from parsers.registry import PARSERS
+from parsers.registry import PARSERS, make_parser
 from tests.contract.conversations import Conversation, conversations
 
 # No parser keeps more of a connection.
@@ -56,12 +56,12 @@ def _fed(parser: Parser, parts: list[tuple[int, bytes]]) -> tuple[list[Event], s
 
 def one_input(name: str, data: bytes) -> None:
     """Feed it; AssertionError, or whatever a parser should not raise."""
-    parser = PARSERS[name]
-    datagrams = TCP not in parser.transports or (UDP in parser.transports and bool(data[:1]) and data[0] & _DATAGRAMS)
     parts = list(_parts(data))
-    if datagrams:
-        _fed(parser(datagrams=True), parts)  # type: ignore[call-arg]
+    datagrams = make_parser(name, UDP)
+    if datagrams is not None and (TCP not in PARSERS[name].transports or (data and data[0] & _DATAGRAMS)):
+        _fed(datagrams, parts)
         return
+    parser = PARSERS[name]
     whole = _fed(parser(), parts)
     halves = [
         (direction, piece)

@@ -10,7 +10,8 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from parsers.base import TCP, Value
+from parsers.base import TCP, Parser, Value
+from parsers.registry import make_parser
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,12 @@ class Conversation:
     parts: tuple[tuple[int, bytes], ...]
     units: tuple[tuple[str, Mapping[str, Value]], ...]
     l4: int = TCP
+
+    def begin(self) -> Parser:
+        """A new parser for it."""
+        parser = make_parser(self.parser, self.l4)
+        assert parser is not None, f"{self.parser} does not run over that"
+        return parser
 
     def __str__(self) -> str:
         return f"{self.parser}-{self.name}".replace(" ", "-")
