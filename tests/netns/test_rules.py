@@ -95,7 +95,8 @@ def test_tls_by_name(gateway: Gateway, host: str) -> None:
     record = last(gateway, "tls", verdict="allow", scope="connection")
     assert record["tls"]["sni"] == "web.lab.test"
     assert record["l7_rule"] == "ours"
-    session = [session for session in gateway.sessions() if session["dport"] == 443][-1]
+    ends = record["flow"]["src"], record["flow"]["sport"]
+    (session,) = (session for session in gateway.sessions() if (session["src"], session["sport"]) == ends)
     assert (session["verdict"], session["protocol"]) == ("allow", "tls")
     other = clients.curl(
         gateway.lab,
