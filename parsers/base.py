@@ -53,7 +53,9 @@ class Field:
     """Something of a unit that rules may ask for. `name` begins with its protocol: ``mysql.user``.
 
     `once`: when it has been said, no later unit of the connection says it otherwise (design 2.1: a verdict that depends
-    on such fields only may be final). `folded`: case means nothing in it, rules compare lower case.
+    on such fields only may be final). `folded`: case means nothing in it, rules compare lower case. `keyed`: a family,
+    of which units say ``name.key``, keys in lower case: ``http.header.accept``. `on_demand`: told only where somebody
+    asks (`Parser.asked`). `hidden`: no record carries it, it may hold secrets or be long.
     """
 
     name: str
@@ -61,6 +63,9 @@ class Field:
     kind: Kind = Kind.TEXT
     once: bool = False
     folded: bool = False
+    keyed: bool = False
+    on_demand: bool = False
+    hidden: bool = False
 
 
 class Unit(Event):
@@ -107,6 +112,34 @@ class Said(Unit):
     direction: int = TO_SERVER
     later: frozenset[str] = frozenset()
     final: bool = True
+
+
+# Of a long text, what is told once more with its next bytes: what a pattern finds in 512 bytes is whole in one piece.
+OVERLAP: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Content(Unit):
+    """The next bytes of a long text, such as a body: told as they come, so nothing of it waits, and how it is divided
+    is a matter of cuts (design 2.2: all of it is seen before it goes on). `head` is what it belongs to, whose fields it
+    has too; `before` are the last bytes ahead of these, `OVERLAP` at most.
+    """
+
+    head: Unit
+    field: str
+    data: bytes
+    before: bytes = b""
+    direction: int = TO_SERVER
+
+    @property
+    def protocol(self) -> str:
+        """That of the head."""
+        return self.head.protocol
+
+    @property
+    def fields(self) -> Mapping[str, Value]:
+        """What the head says, and the bytes."""
+        return {**self.head.fields, self.field: self.before + self.data}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +265,8 @@ class Parser(abc.ABC):
     name: ClassVar[str]
     fields: ClassVar[tuple[Field, ...]]
     transports: ClassVar[tuple[int, ...]] = (TCP,)
+    # Names (of keyed fields: with their keys) that somebody asks for; of fields that are told on demand no others are.
+    asked: frozenset[str] = frozenset()
 
     @property
     @abc.abstractmethod

@@ -610,6 +610,7 @@ class Inspector:
         self.stats.judged += 1
         judgement = self.kernel.judge(flow.key, flow.session_id, possible)
         flow.judgement = judgement
+        self._ask(flow, judgement)
         protocols = [protocol for protocol in Protocol if possible >> protocol & 1]
         if len(protocols) == 1:
             flow.judgements[protocols[0]] = judgement
@@ -697,7 +698,14 @@ class Inspector:
             return
         # An allow is not for good yet where an upgrade is offered, nor where the connection began as something else.
         self.stats.judged += 1
-        flow.judgement = flow.judgements[protocol] = self.kernel.judge(flow.key, flow.session_id, 1 << protocol)
+        judgement = self.kernel.judge(flow.key, flow.session_id, 1 << protocol)
+        flow.judgement = flow.judgements[protocol] = judgement
+        self._ask(flow, judgement)
+
+    def _ask(self, flow: Flow, judgement: Judgement) -> None:
+        """Have the parser tell what the rules go by."""
+        if flow.parser is not None and judgement.rule_files:
+            flow.parser.asked |= self.rules.asks(judgement.rule_files)
 
     def _judged_unit(self, flow: Flow, judgement: Judgement, outcome: Outcome, *, final: bool) -> None:
         if outcome.scope == Scope.CONNECTION and (final or outcome.action == Action.DENY):
@@ -940,7 +948,7 @@ class Inspector:
 
 def _findings(flow: Flow, limit: int, rule: str, latency: float | None) -> Findings:
     said = flow.said | dict(flow.unit.fields) if flow.unit is not None else {}
-    fields = {name: _shown(value, limit) for name, value in said.items()}
+    fields = {name: _shown(value, limit) for name, value in said.items() if not FIELDS[name].hidden}
     rule_file, _, l7_rule = rule.partition("/")
     return Findings(latency=latency, fields=fields, rule_file=rule_file or None, l7_rule=l7_rule or None)
 

@@ -66,6 +66,7 @@ class RuleFile:
     hash: str
     file: str = ""
     by_protocol: Mapping[App, tuple[Rule, ...]] = field(init=False)
+    fields: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         # A rule on calls has nothing to say of what is no call.
@@ -74,6 +75,7 @@ class RuleFile:
             for protocol in self.protocols
         }
         object.__setattr__(self, "by_protocol", by_protocol)
+        object.__setattr__(self, "fields", frozenset().union(*(rule.fields for rule in self.rules)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,11 @@ class RuleSet:
         for name in names:
             digest.update(f"{name}={self.files[name].hash if name in self.files else '-'};".encode())
         return digest.hexdigest()
+
+    def asks(self, names: Iterable[str]) -> frozenset[str]:
+        """Fields that rules of these files ask for."""
+        found = (self.files[name].fields for name in names if name in self.files)
+        return frozenset().union(*found)
 
     def decide(self, names: Iterable[str], protocol: App) -> Outcome | None:
         """The decision for the whole connection, or None: it depends on what is said in it."""
