@@ -9,9 +9,11 @@ from typing import Any, Final
 from parsers.base import Field, Kind
 from parsers.registry import FIELDS
 from slowpath.rules.fields import PROTOCOLS
+from slowpath.rules.ruleset import Severity
 
 _TEXTS: Final = {"anyOf": [{"$ref": "#/$defs/text"}, {"type": "array", "items": {"$ref": "#/$defs/text"}}]}
 _TEXT: Final = {"type": ["string", "number", "boolean"]}
+_POLICY: Final = "In place of what the policy's rule says."
 _RANGE: Final = {"type": ["integer", "string"], "pattern": "^[0-9]+(-[0-9]+)?$"}
 
 
@@ -49,6 +51,16 @@ def schema() -> dict[str, Any]:
                     "id": {"type": ["string", "number"]},
                     "action": {"enum": ["allow", "deny"]},
                     "description": {"type": "string"},
+                    "severity": {
+                        "enum": [each.name.lower() for each in Severity],
+                        "description": "For those who read records.",
+                    },
+                    "deny_with": {"enum": ["reset", "drop"], "description": _POLICY},
+                    "log": {"enum": ["none", "deny", "all"], "description": _POLICY},
+                    "mode": {
+                        "enum": ["enforce", "monitor"],
+                        "description": "monitor: what it would deny is recorded, and the next rule decides.",
+                    },
                     "match": {"anyOf": [{"$ref": "#/$defs/match"}, {"type": "null"}]},
                     "samples": {
                         "type": "object",
