@@ -550,7 +550,7 @@ def test_compression_that_lies() -> None:
     for data, code in (
         (squeezed(text, says=5), "compressed_size"),
         (squeezed(text, says=500), "compressed_size"),
-        (squeezed(b"\0" * 1000000, says=100), "compressed_size"),
+        (squeezed(query(b" " * 1000000), says=100), "compressed_size"),
         (b"\5\0\0\0\5\0\0hello", "compressed"),
         (b"\0\0\0\0\5\0\0", "compressed_size"),
         (b"\x14\0\0\0\x0d\0\0" + zlib.compress(text) + b"xxxxx", "compressed_size"),
