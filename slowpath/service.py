@@ -227,8 +227,7 @@ class Service:
                 log.error("%s", line)
             log.error("the rule files in force stay")
             return
-        self.inspector.limits, self.inspector.exceptions = limits_of(config), exceptions_of(config)
-        self.inspector.reload(self.rules)
+        self.inspector.reload(self.rules, limits_of(config), exceptions_of(config))
         self.writer.reopen()
         log.info("rule files read anew: %d", len(self.rules.files))
 

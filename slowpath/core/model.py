@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from fastpath.abi import Action, Reason, Scope, Verdict
 from fastpath.abi import Protocol as App
 from slowpath.core.frame import Packet
+from slowpath.rules.ruleset import RuleSet
 
 NAMES: Final = {app.name.lower(): app for app in App}
 
@@ -96,6 +97,15 @@ class Limits:
     # All that is kept of all flows: frames, queues, histories, parsers. 100 flows at their bounds.
     total: int = 128 * 1024 * 1024
     text: int = 2048
+
+
+@dataclass(slots=True)
+class Terms:
+    """What the inspector goes by; may be replaced while flows live."""
+
+    rules: RuleSet
+    limits: Limits
+    exceptions: Exceptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -729,7 +729,7 @@ def test_fragments() -> None:
     packet = p.connection.client(GET)
     packet.fragment = True
     assert names(p.feed(packet)) == [f"discard {len(GET)}"]
-    p.inspector.exceptions = Exceptions(fragment=Action.ALLOW)
+    p.inspector.reload(RULES, exceptions=Exceptions(fragment=Action.ALLOW))
     assert names(p.feed(packet)) == [f"release {len(GET)}"]
 
 
