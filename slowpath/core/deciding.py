@@ -26,7 +26,7 @@ from slowpath.core.flow import Flow, State
 from slowpath.core.frame import TCP
 from slowpath.core.holding import Holding
 from slowpath.core.model import NAMES, Judgement, Kernel, Terms
-from slowpath.core.verdicts import Verdicts
+from slowpath.core.verdicts import Verdicts, under
 from slowpath.rules.fields import Subject
 from slowpath.rules.ruleset import Outcome
 
@@ -151,10 +151,11 @@ class Deciding:
                 self._verdicts.deny(flow, judgement, Scope.CONNECTION, Reason.DEFAULT)
 
     def _apply(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
+        judgement = under(judgement, outcome)
         if outcome.action == Action.ALLOW:
-            self._verdicts.allow(flow, judgement, outcome.scope, outcome.reason, rule=outcome.rule)
+            self._verdicts.allow(flow, judgement, outcome.scope, outcome.reason, outcome=outcome)
         else:
-            self._verdicts.deny(flow, judgement, outcome.scope, outcome.reason, outcome.rule)
+            self._verdicts.deny(flow, judgement, outcome.scope, outcome.reason, outcome=outcome)
 
     def _watch(self, flow: Flow, judgement: Judgement) -> None:
         """Inspect, and nothing to inspect it with: recorded, and passed while its bytes stay unambiguous."""
@@ -229,18 +230,21 @@ class Deciding:
             flow.parser.asked |= self._terms.rules.asks(judgement.rule_files)
 
     def _judged_unit(self, flow: Flow, judgement: Judgement, outcome: Outcome, *, final: bool) -> None:
+        for noted in outcome.noted:
+            self._verdicts.note(flow, judgement, noted)
+        judgement = under(judgement, outcome)
         if outcome.scope == Scope.CONNECTION and (final or outcome.action == Action.DENY):
             self._apply(flow, judgement, outcome)
         elif outcome.action == Action.DENY and flow.l4 == TCP:
-            self._verdicts.deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome.rule)
+            self._verdicts.deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome=outcome)
         elif outcome.action == Action.DENY:
             self._deny_datagram(flow, judgement, outcome)
         elif not flow.recorded or judgement.log == "all":
-            self._verdicts.record(flow, Verdict.ALLOW, Scope.REQUEST, outcome.reason, judgement, rule=outcome.rule)
+            self._verdicts.record(flow, Verdict.ALLOW, Scope.REQUEST, outcome.reason, judgement, outcome=outcome)
 
     def _deny_datagram(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
         """It does not go on; what else the flow says is judged by itself."""
-        self._verdicts.record(flow, Verdict.DENY, Scope.REQUEST, outcome.reason, judgement, rule=outcome.rule)
+        self._verdicts.record(flow, Verdict.DENY, Scope.REQUEST, outcome.reason, judgement, outcome=outcome)
         if judgement.monitor:
             return
         self._holding.discard_held(flow)
