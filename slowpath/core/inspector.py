@@ -29,7 +29,7 @@ from parsers.base import (
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.identify import Confidence, Match, NeedMore, identify
-from parsers.registry import FIELDS, make_parser
+from parsers.registry import field_of, make_parser
 from slowpath.core.flow import Flow, Held, State, Stats
 from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet, flow_key
 from slowpath.core.model import (
@@ -593,6 +593,10 @@ class Inspector:
     def _start(self, flow: Flow, parser: Parser, request: Request | None = None) -> None:
         flow.parser = parser
         flow.state = State.PARSE
+        if self.rules.on_demand and isinstance(parser, Http1Parser | Http2Parser):
+            # Its first request is to be told whole, and is judged only then.
+            for protocol in (Protocol.HTTP,) if isinstance(parser, Http1Parser) else (Protocol.HTTP2, Protocol.GRPC):
+                self._ask(flow, self.kernel.judge(flow.key, flow.session_id, 1 << protocol))
         if isinstance(parser, Http2Parser):
             self._judge(flow, HTTP2_OR_GRPC)
         elif not isinstance(parser, Http1Parser):
@@ -663,7 +667,7 @@ class Inspector:
         self.stats.requests += 1
         flow.unit = unit
         if not isinstance(unit, Request):  # which says nothing once
-            flow.said |= {name: value for name, value in unit.fields.items() if FIELDS[name].once}
+            flow.said |= {name: value for name, value in unit.fields.items() if field_of(name).once}
         protocol = NAMES[unit.protocol]
         if flow.kind == Protocol.NONE:
             flow.kind = flow.protocol = protocol
@@ -948,7 +952,7 @@ class Inspector:
 
 def _findings(flow: Flow, limit: int, rule: str, latency: float | None) -> Findings:
     said = flow.said | dict(flow.unit.fields) if flow.unit is not None else {}
-    fields = {name: _shown(value, limit) for name, value in said.items() if not FIELDS[name].hidden}
+    fields = {name: _shown(value, limit) for name, value in said.items() if not field_of(name).hidden}
     rule_file, _, l7_rule = rule.partition("/")
     return Findings(latency=latency, fields=fields, rule_file=rule_file or None, l7_rule=l7_rule or None)
 
