@@ -166,6 +166,7 @@ class Request(Unit):
     stream: int = 0
     scheme: bytes = b""
     upgrade: bytes = b""  # what it offers to switch to: h2c, websocket, connect ...
+    said: Mapping[str, Value] | None = None  # what was asked for
 
     @property
     def is_grpc(self) -> bool:
@@ -185,7 +186,7 @@ class Request(Unit):
         fields: dict[str, Value] = {"http.method": self.method, "http.path": self.path, "http.host": self.host}
         if self.is_grpc:
             fields["grpc.service"], fields["grpc.method"] = self.grpc
-        return fields
+        return {**fields, **self.said} if self.said else fields
 
     @property
     def grpc(self) -> tuple[bytes, bytes]:
@@ -198,7 +199,17 @@ HTTP_FIELDS: Final = (
     Field("http.method", "the request's method"),
     Field("http.path", "its target without scheme, authority and query, in normal form"),
     Field("http.host", "its authority without port and final dot", folded=True),
-)
+    Field("http.version", "its version: 1.0, 1.1 or 2", on_demand=True),
+    Field("http.target", "its target as sent, with the query", on_demand=True, hidden=True),
+    Field("http.query", "what follows the question mark in its target, as sent", on_demand=True, hidden=True),
+    Field("http.content_type", "its media type without parameters", Kind.LIST, folded=True, on_demand=True),
+    Field("http.encoding", "coding of the body: gzip, or identity", folded=True, on_demand=True),
+    Field("http.protocol", "protocols that it offers to switch to", Kind.LIST, folded=True, on_demand=True),
+    Field(
+        "http.header", "values of its header NAME, of each with that name", Kind.LIST, keyed=True, on_demand=True,
+        hidden=True,
+    ),
+)  # fmt: skip
 GRPC_FIELDS: Final = (
     Field("grpc.service", "package and service of the call"),
     Field("grpc.method", "method of the call"),

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import httptools
 
-from parsers.base import HTTP_FIELDS, TO_CLIENT, TO_SERVER, Event, ParseError, Parser, Request, Response, Upgraded
+from parsers.base import HTTP_FIELDS, TO_CLIENT, TO_SERVER, Event, ParseError, Request, Response, Upgraded, Value
+from parsers.http import HttpParser, tokens_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ _CL_MAX: Final = 1 << 62
 _HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
 
 
-class Http1Parser(Parser):
+class Http1Parser(HttpParser):
     """One connection; see `parsers.base.Parser`."""
 
     name = "http"
@@ -185,8 +187,12 @@ class Http1Parser(Parser):
         if self._parser.should_upgrade() and (codings or self._length()):
             raise ParseError("upgrade_with_body")
         path = bytes(self._url)
+        said: Mapping[str, Value] | None = None
+        if self._wanted.of_requests:
+            offered = tokens_of(self._headers, b"upgrade") if self._parser.should_upgrade() else []
+            said = self._said(path, version.encode(), self._headers, offered)
         if method == b"CONNECT":
-            return Request(method, b"", _host(path), b"", upgrade=b"connect")
+            return Request(method, b"", _host(path), b"", upgrade=b"connect", said=said)
         if not path.startswith(b"/") and path != b"*":
             scheme, separator, rest = path.partition(b"://")
             if not separator or not scheme.isalnum():
@@ -205,7 +211,7 @@ class Http1Parser(Parser):
             upgrade = offers.strip(b" \t").lower() or b"unnamed"
             self._settings = _settings([value for name, value in self._headers if name == b"http2-settings"], upgrade)
         kind = next((value for name, value in self._headers if name == b"content-type"), b"")
-        return Request(method, path, _host(host), kind, upgrade=upgrade)
+        return Request(method, path, _host(host), kind, upgrade=upgrade, said=said)
 
     def _length(self) -> int:
         """Content-Length; llhttp has refused what is no number."""

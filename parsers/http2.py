@@ -8,7 +8,7 @@ from trailers by its number: a client's new streams have growing ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,13 +23,14 @@ from parsers.base import (
     Event,
     GoAway,
     ParseError,
-    Parser,
     Preface,
     Request,
     Response,
     Settings,
     StreamReset,
+    Value,
 )
+from parsers.http import Headers, HttpParser
 from parsers.identify import H2_PREFACE
 
 
@@ -121,7 +122,7 @@ class _Side:
         self.empty = 0
 
 
-class Http2Parser(Parser):
+class Http2Parser(HttpParser):
     """One connection; see `parsers.base.Parser`. After an h2c upgrade `upgraded` is the HTTP/1 request
     (stream 1, already judged) and `settings` the payload of its HTTP2-Settings.
     """
@@ -407,9 +408,12 @@ class Http2Parser(Parser):
         host = hosts[0] if hosts else b""
         if not _HOST_FORBIDDEN.isdisjoint(host):
             raise ParseError("host")
-        self._events.append(
-            Request(method, path, host, kind, stream, pseudo.get(b":scheme", b""), pseudo.get(b":protocol", b""))
-        )
+        said: Mapping[str, Value] | None = None
+        protocol = pseudo.get(b":protocol", b"")
+        if self._wanted.of_requests:
+            target = host if plain_connect else path
+            said = self._said(target, b"2", _regular(headers), [protocol] if protocol else [])
+        self._events.append(Request(method, path, host, kind, stream, pseudo.get(b":scheme", b""), protocol, said))
 
     def _response(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
         status = 0
@@ -423,6 +427,13 @@ class Http2Parser(Parser):
                 grpc_status = value
         self._resets = max(0, self._resets - 1)
         self._events.append(Response(status, stream, grpc_status))
+
+
+def _regular(headers: Headers) -> Headers:
+    """Without pseudo headers, and a cookie's pieces put together (RFC 9113 §8.2.3)."""
+    regular = [header for header in headers if not header[0].startswith(b":") and header[0] != b"cookie"]
+    crumbs = [value for name, value in headers if name == b"cookie"]
+    return [*regular, (b"cookie", b"; ".join(crumbs))] if crumbs else regular
 
 
 _PSEUDO: Final = frozenset((b":method", b":path", b":scheme", b":authority", b":protocol"))

@@ -21,7 +21,7 @@ from parsers.base import (
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.identify import Confidence, Match, NeedMore, identify
-from parsers.registry import FIELDS, make_parser
+from parsers.registry import field_of, make_parser
 from slowpath.core.flow import Flow, State
 from slowpath.core.frame import TCP
 from slowpath.core.holding import Holding
@@ -114,6 +114,10 @@ class Deciding:
     def _start(self, flow: Flow, parser: Parser, request: Request | None = None) -> None:
         flow.parser = parser
         flow.state = State.PARSE
+        if self._terms.rules.on_demand and isinstance(parser, Http1Parser | Http2Parser):
+            # Its first request is to be told whole, and is judged only then.
+            for protocol in (Protocol.HTTP,) if isinstance(parser, Http1Parser) else (Protocol.HTTP2, Protocol.GRPC):
+                self._ask(flow, self._kernel.judge(flow.key, flow.session_id, 1 << protocol))
         if isinstance(parser, Http2Parser):
             self._judge(flow, HTTP2_OR_GRPC)
         elif not isinstance(parser, Http1Parser):
@@ -185,7 +189,7 @@ class Deciding:
         self._stats.requests += 1
         flow.unit = unit
         if not isinstance(unit, Request):  # which says nothing once
-            flow.said |= {name: value for name, value in unit.fields.items() if FIELDS[name].once}
+            flow.said |= {name: value for name, value in unit.fields.items() if field_of(name).once}
         protocol = NAMES[unit.protocol]
         if flow.kind == Protocol.NONE:
             flow.kind = flow.protocol = protocol

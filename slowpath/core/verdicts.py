@@ -8,7 +8,7 @@ from fastpath.abi import Protocol, Reason, Scope, Verdict
 from fastpath.policy.model import Log
 from fastpath.word import Word
 from parsers.base import TO_SERVER, Value
-from parsers.registry import FIELDS
+from parsers.registry import field_of
 from slowpath.core.flow import Flow, State
 from slowpath.core.frame import TCP
 from slowpath.core.holding import Holding
@@ -161,7 +161,7 @@ def under(judgement: Judgement, outcome: Outcome) -> Judgement:
 
 def _findings(flow: Flow, limit: int, rule: str, attributes: Attributes, latency: float | None) -> Findings:
     said = flow.said | dict(flow.unit.fields) if flow.unit is not None else {}
-    fields = {name: _shown(value, limit) for name, value in said.items() if not FIELDS[name].hidden}
+    fields = {name: _shown(value, limit) for name, value in said.items() if not field_of(name).hidden}
     rule_file, _, l7_rule = rule.partition("/")
     severity = attributes.severity.name.lower() if attributes.severity is not None else None
     return Findings(latency, fields, rule_file or None, l7_rule or None, severity)

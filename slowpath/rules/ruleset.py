@@ -17,7 +17,7 @@ from fastpath.abi import Action, Reason, Scope
 from fastpath.abi import Protocol as App
 from fastpath.document import InvalidDocumentError, Node, Problem, Problems, compose, read_text
 from fastpath.policy.model import DenyWith, Log, Mode
-from parsers.registry import FIELDS
+from parsers.registry import field_of
 from slowpath.rules.conditions import may_match, read_match
 from slowpath.rules.fields import PROTOCOLS, Subject
 from slowpath.rules.match import ALWAYS, Answer, Condition
@@ -72,7 +72,7 @@ class Rule:
         """What it depends on: NONE where it matches everything."""
         if not self.fields:
             return Scope.NONE
-        return Scope.CONNECTION if all(FIELDS[name].once for name in self.fields) else Scope.REQUEST
+        return Scope.CONNECTION if all(field_of(name).once for name in self.fields) else Scope.REQUEST
 
     def answer(self, subject: Subject) -> Answer:
         """YES, NO, or LATER."""
@@ -137,6 +137,11 @@ class RuleSet:
     """All rule files, by name."""
 
     files: Mapping[str, RuleFile] = field(default_factory=dict)
+    on_demand: bool = field(init=False)  # they ask for something that is told only then
+
+    def __post_init__(self) -> None:
+        asked = (name for rule_file in self.files.values() for name in rule_file.fields)
+        object.__setattr__(self, "on_demand", any(field_of(name).on_demand for name in asked))
 
     def digest(self, name: str) -> str | None:
         """What a policy remembers of a file; None where there is none."""

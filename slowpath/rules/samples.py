@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fastpath.abi import Protocol
 from fastpath.document import Node, Problems, compose
 from parsers.base import Kind, Value
-from parsers.registry import FIELDS
+from parsers.registry import field_of
 from slowpath.rules.conditions import MAX_TEXT
-from slowpath.rules.fields import PROTOCOLS, Subject, protocols_of
+from slowpath.rules.fields import PROTOCOLS, Subject, is_keyed, known, protocols_of, wrong_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,13 @@ class Sample:
 
 def read_sample(node: Node, protocols: Sequence[Protocol]) -> Sample:
     """Of a rule of these protocols. Of HTTP what every request has is made up where the sample does not say it."""
-    nodes = node.mapping(optional=("protocol", *FIELDS))
+    nodes = node.mapping(optional=("protocol", *known()), others=is_keyed)
     fields: dict[str, Value] = {}
     for name, value in nodes.items():
-        if name != "protocol":
-            fields[name] = _value(value, FIELDS[name].kind)
+        if (wrong := wrong_key(name)) is not None:
+            value.report(wrong)
+        elif name != "protocol":
+            fields[name] = _value(value, field_of(name).kind)
     if "protocol" in nodes:
         protocol = nodes["protocol"].choice(Protocol, allowed=PROTOCOLS)
     else:

@@ -77,11 +77,12 @@ def schema() -> dict[str, Any]:
                 "type": "object",
                 "additionalProperties": False,
                 "properties": {
-                    **{name: _condition(field) for name, field in FIELDS.items()},
+                    **{name: _condition(field) for name, field in FIELDS.items() if not field.keyed},
                     "all": combined,
                     "any": combined,
                     "not": {"$ref": "#/$defs/match"},
                 },
+                "patternProperties": {_keys(name): _condition(field) for name, field in FIELDS.items() if field.keyed},
             },
             "values": {
                 "anyOf": [
@@ -110,8 +111,9 @@ def schema() -> dict[str, Any]:
                 "additionalProperties": False,
                 "properties": {
                     "protocol": {"$ref": "#/$defs/protocol"},
-                    **{name: {"description": field.says, **_said(field)} for name, field in FIELDS.items()},
+                    **{name: _told(field) for name, field in FIELDS.items() if not field.keyed},
                 },
+                "patternProperties": {_keys(name): _told(field) for name, field in FIELDS.items() if field.keyed},
             },
         },
     }
@@ -121,6 +123,15 @@ def _condition(field: Field) -> dict[str, Any]:
     scope = "Said once: a verdict on it is final." if field.once else "May be said anew: all of it is judged."
     kind = "numbers" if field.kind == Kind.NUMBER else "values"
     return {"description": f"{field.says[:1].upper()}{field.says[1:]}. {scope}", "$ref": f"#/$defs/{kind}"}
+
+
+def _keys(name: str) -> str:
+    """Pattern of the names of a family: a token of RFC 9110 in lower case behind it."""
+    return f"^{name.replace('.', chr(92) + '.')}\\.[!#$%&'*+.^_`|~0-9a-z-]+$"
+
+
+def _told(field: Field) -> dict[str, Any]:
+    return {"description": field.says, **_said(field)}
 
 
 def _said(field: Field) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hpack
 
 from parsers.base import TO_CLIENT, TO_SERVER
 from tests.contract.conversations import Conversation
+from tests.contract.conversations.http import OF_REQUESTS
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -12,10 +13,14 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
-def _headers(method: str, path: str, kind: str = "") -> bytes:
-    fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "web.lab")]
-    encoded: bytes = hpack.Encoder().encode([*fields, *([("content-type", kind)] if kind else [])])
+def _encoded(*fields: tuple[str, str]) -> bytes:
+    encoded: bytes = hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*field) for field in fields])
     return encoded
+
+
+def _headers(method: str, path: str, kind: str = "", *more: tuple[str, str]) -> bytes:
+    fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "web.lab")]
+    return _encoded(*fields, *([("content-type", kind)] if kind else []), *more)
 
 
 _CALL = _headers("POST", "/lab.Echo/Say", "application/grpc")
@@ -41,5 +46,45 @@ CONVERSATIONS = [
                 },
             ),
         ),
+    ),
+    Conversation(
+        "fields on demand",
+        "http2",
+        (
+            (TO_SERVER, _PREFACE + _frame(4, 0, 0) + _frame(1, 5, 1, _headers(
+                "GET", "/a?b", "text/plain", ("cookie", "a=1"), ("x-key", "one"), ("cookie", "b=2"), ("x-key", "two"),
+            ))),
+            (TO_SERVER, _frame(1, 4, 3, _encoded(
+                (":method", "CONNECT"), (":scheme", "http"), (":path", "/chat"), (":authority", "web.lab"),
+                (":protocol", "websocket"),
+            ))),
+            (TO_SERVER, _frame(1, 4, 5, _encoded((":method", "CONNECT"), (":authority", "db.lab:3306")))),
+        ),
+        (
+            (
+                "http2",
+                {
+                    "http.method": b"GET", "http.path": b"/a?b", "http.host": b"web.lab", "http.version": b"2",
+                    "http.target": b"/a?b", "http.query": b"b", "http.content_type": (b"text/plain",),
+                    "http.encoding": b"identity", "http.header.cookie": (b"a=1; b=2",),
+                    "http.header.x-key": (b"one", b"two"),
+                },
+            ),
+            (
+                "http2",
+                {
+                    "http.method": b"CONNECT", "http.path": b"/chat", "http.host": b"web.lab", "http.version": b"2",
+                    "http.target": b"/chat", "http.encoding": b"identity", "http.protocol": (b"websocket",),
+                },
+            ),
+            (
+                "http2",
+                {
+                    "http.method": b"CONNECT", "http.path": b"", "http.host": b"db.lab:3306", "http.version": b"2",
+                    "http.target": b"db.lab:3306", "http.encoding": b"identity",
+                },
+            ),
+        ),
+        asked=OF_REQUESTS,
     ),
 ]  # fmt: skip

@@ -101,7 +101,33 @@ def test_hash_is_of_the_meaning() -> None:
         ("name: w\nprotocol: icmp\nrules: []\n", 2, "'icmp' is not one of"),
         ("name: w\nprotocol: http\nrules:\n- id: a\n", 4, "missing action"),
         ("name: w\nprotocol: http\nrules:\n- id: a\n  action: maybe\n", 5, "'maybe' is not one of allow, deny"),
-        ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.header: x}\n", 6, "unknown field"),
+        ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.colour: x}\n", 6, "unknown field"),
+        (
+            "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.header: x}\n",
+            6,
+            "http.header.NAME",
+        ),
+        (
+            "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.header.: x}\n",
+            6,
+            "http.header.NAME",
+        ),
+        (
+            "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.header.A: x}\n",
+            6,
+            "write http.header.a",
+        ),
+        (
+            "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {'http.header.a b': x}\n",
+            6,
+            "'a b' is no name of a header",
+        ),
+        ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {dns.header.a: x}\n", 6, "unknown field"),
+        (
+            "name: w\nprotocol: http\nrules:\n- {id: a, action: allow, samples: {must_match: [{http.header.A: x}]}}\n",
+            4,
+            "write http.header.a",
+        ),
         (
             "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {grpc.service: x}\n",
             6,
