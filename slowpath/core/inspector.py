@@ -12,7 +12,7 @@ from fastpath.abi import Action, Reason, Scope, Verdict
 from parsers.base import TO_CLIENT, TO_SERVER
 from slowpath.core.deciding import Deciding
 from slowpath.core.flow import Flow, State, Stats
-from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet, flow_key
+from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet
 from slowpath.core.holding import Holding
 from slowpath.core.model import Command, Exceptions, Judgement, Kernel, Limits, Terms
 from slowpath.core.reassembly import Arrival, Stream
@@ -242,7 +242,7 @@ class Inspector:
     # -- datagrams ------------------------------------------------------------------------------------------------
 
     def _datagram(self, packet: Packet) -> None:
-        key, a_to_b = flow_key(packet)
+        key, a_to_b = packet.flow
         found = self._lookup(packet, key, a_to_b)
         if found is None:
             self._holding.discard(packet)
@@ -254,11 +254,11 @@ class Inspector:
             return
         if flow.state == State.IDENTIFY:
             self._holding.hold(flow, packet, direction, 0)
-            self._deciding.identify_datagram(flow, direction, bytes(packet.payload))
+            self._deciding.identify_datagram(flow, direction, packet.payload)
             self._holding.flush(flow)
         elif flow.state == State.PARSE:
             self._holding.hold(flow, packet, direction, 0)
-            self._deciding.parse(flow, direction, bytes(packet.payload))
+            self._deciding.parse(flow, direction, packet.payload)
             self._holding.flush(flow)
             self._weigh(flow)
         else:
@@ -267,7 +267,7 @@ class Inspector:
     # -- TCP ------------------------------------------------------------------------------------------------------
 
     def _tcp(self, packet: Packet) -> None:
-        key, a_to_b = flow_key(packet)
+        key, a_to_b = packet.flow
         flags = packet.tcp_flags
         size = len(packet.payload)
         flow = self._flows.get(key)
@@ -343,7 +343,7 @@ class Inspector:
                 self._drop(flow)
 
     def _payload(self, flow: Flow, packet: Packet, direction: int, stream: Stream, at: int) -> None:
-        data = bytes(packet.payload)
+        data = packet.payload
         end = at + len(data)
         if packet.tcp_flags & URG and packet.urgent:
             # In line or out of band is the receiver's choice: two readings of the same stream.
