@@ -25,7 +25,7 @@ from fastpath.policy.where import Context
 from fastpath.word import Word
 from slowpath.core.flow import flow_fields
 from slowpath.core.fragments import Fragments
-from slowpath.core.frame import ACK, SYN, TCP, UDP, FrameError, Packet, checksum_ok, flow_key, is_reply, parse_frame
+from slowpath.core.frame import ACK, SYN, TCP, UDP, FrameError, Packet, checksum_ok, is_reply, parse_frame
 from slowpath.core.inspector import Inspector
 from slowpath.core.model import (
     ANY_TCP,
@@ -118,6 +118,7 @@ class _Session:
     vlan: int = 0
     over: bool = False
     decided: Decide | None = None
+    info: SessionInfo | None = None  # as last told
     # By direction a to b, b to a: whether checksums mean anything. Captures with rewritten addresses have none that do.
     checksums: list[bool | None] = field(default_factory=lambda: [None, None])
 
@@ -145,6 +146,7 @@ class _Kernel:
             session.last = self.now
             if flags == SYN | ACK and session.isn[1] is None:
                 session.isn[1] = packet.seq
+                session.info = None
             return session, None
         replaced = session.id if session is not None else None
         # Of a reply the query was sent before the capture began.
@@ -165,6 +167,11 @@ class _Kernel:
         session = self._sessions.get(key)
         if session is None or self.now > session.last + SESSION_IDLE:
             return None
+        if session.info is None:
+            session.info = self._info(key, session)
+        return session.info
+
+    def _info(self, key: bytes, session: _Session) -> SessionInfo:
         if session.decided is not None:
             decided = session.decided
             judgement = Judgement(decided.verdict, decided.reason, monitor=decided.judgement.monitor)
@@ -186,6 +193,7 @@ class _Kernel:
         session = self._sessions.get(command.key)
         if session is not None and session.id == command.session_id:
             session.decided = command
+            session.info = None
 
 
 class Replay:
@@ -207,6 +215,7 @@ class Replay:
         self.inspector = Inspector(rules or RuleSet(), self.kernel, limits, exceptions)
         self._fragments = Fragments()
         self._last: dict[int, Record] = {}
+        self._ready: list[Record] = []
         self.frames = 0
         self.not_judged: dict[str, int] = {}
 
@@ -226,25 +235,29 @@ class Replay:
             self.frames += 1
             due = self.inspector.next_timer()
             while due is not None and due <= now:
-                yield from self._do(self.inspector.timers(due))
+                self._do(self.inspector.timers(due))
                 due = self.inspector.next_timer()
             try:
-                yield from self._frame(frame, now)
+                self._frame(frame, now)
             except FrameError as error:
                 name = error.reason.name.lower()
                 self.not_judged[name] = self.not_judged.get(name, 0) + 1
+            if self._ready:
+                ready, self._ready = self._ready, []
+                yield from ready
 
     def _end(self) -> Iterator[Record]:
-        yield from self._do(self.inspector.close(self.kernel.now))
+        self._do(self.inspector.close(self.kernel.now))
+        yield from self._ready
         yield from self._last.values()
 
-    def _frame(self, frame: bytes, now: float) -> Iterator[Record]:
+    def _frame(self, frame: bytes, now: float) -> None:
         packet: Packet | None = parse_frame(frame)
         if packet is not None and packet.fragment:
             packet = self._fragments.push(packet, now)
         if packet is None or packet.l4 not in {TCP, UDP} or (packet.l4 == UDP and not packet.payload):
             return
-        key, a_to_b = flow_key(packet)
+        key, a_to_b = packet.flow
         last = self.kernel.latest
         session, replaced = self.kernel.track(packet, key, a_to_b)
         first = session.id > last
@@ -253,32 +266,36 @@ class Replay:
         session.checksums[a_to_b] = good if trusted is None else trusted
         packet.bad_checksum = bool(trusted) and not good
         if replaced is not None:
-            yield from self._do(self.inspector.forget(replaced))
+            self._do(self.inspector.forget(replaced))
         if first:
-            yield from self._first(packet, key, session, now)
+            self._first(packet, key, session, now)
         if session.over:
             return
         known = self.inspector.knows(key)
-        yield from self._do(self.inspector.packet(packet, now))
+        self._do(self.inspector.packet(packet, now))
         session.over = known and not self.inspector.knows(key)
 
-    def _first(self, packet: Packet, key: bytes, session: _Session, now: float) -> Iterator[Record]:
+    def _first(self, packet: Packet, key: bytes, session: _Session, now: float) -> None:
         """What the kernel decides without a look at the payload, where its rule asks for a record."""
-        judgement = self.kernel.judge(key, session.id, ANY_TCP if packet.l4 == TCP else ANY_UDP)
+        info = self.kernel.session(key)
+        assert info is not None
+        judgement = info.judgement
         logged = judgement.log == "all" or (judgement.log == "deny" and judgement.verdict == Verdict.DENY)
         if judgement.verdict in {Verdict.ALLOW, Verdict.DENY} and logged:
-            yield verdict_record(
-                ts=now,
-                session=session.id,
-                flow=flow_fields(key, session.server_is_a, packet.vlan),
-                first=App.NONE,
-                protocol=App.NONE,
-                word=Word.unpack(judgement.word),
-                rule=judgement.rule or DEFAULT_RULE,
-                path="kernel",
+            self._ready.append(
+                verdict_record(
+                    ts=now,
+                    session=session.id,
+                    flow=flow_fields(key, session.server_is_a, packet.vlan),
+                    first=App.NONE,
+                    protocol=App.NONE,
+                    word=Word.unpack(judgement.word),
+                    rule=judgement.rule or DEFAULT_RULE,
+                    path="kernel",
+                )
             )
 
-    def _do(self, commands: list[Command]) -> Iterator[Record]:
+    def _do(self, commands: list[Command]) -> None:
         for command in commands:
             if isinstance(command, Decide):
                 self.kernel.decide(command)
@@ -286,7 +303,7 @@ class Replay:
                 if self._merge:
                     self._last[command.record["session"]] = command.record
                 else:
-                    yield command.record
+                    self._ready.append(command.record)
 
 
 def replay(path: Path, rules: RuleSet | None = None, policy: Policy | None = None) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Final
 
@@ -136,7 +137,7 @@ class Deciding:
         judgement = self._kernel.judge(flow.key, flow.session_id, possible)
         flow.judgement = judgement
         self._ask(flow, judgement)
-        protocols = [protocol for protocol in Protocol if possible >> protocol & 1]
+        protocols = _protocols(possible)
         if len(protocols) == 1:
             flow.judgements[protocols[0]] = judgement
         if judgement.verdict == Verdict.ALLOW:
@@ -144,9 +145,9 @@ class Deciding:
         elif judgement.verdict == Verdict.DENY:
             self._verdicts.deny(flow, judgement, Scope.CONNECTION, judgement.reason)
         elif judgement.verdict == Verdict.INSPECT and judgement.rule_files:
-            outcomes = {self._terms.rules.decide(judgement.rule_files, protocol) for protocol in protocols}
-            outcome = outcomes.pop()
-            if outcome is not None and not outcomes:
+            decide, files = self._terms.rules.decide, judgement.rule_files
+            outcome = decide(files, protocols[0])
+            if outcome is not None and all(decide(files, other) == outcome for other in protocols[1:]):
                 self._apply(flow, judgement, outcome)
         elif len(protocols) == 1 and flow.parser is None:
             if judgement.verdict == Verdict.INSPECT:
@@ -391,3 +392,8 @@ class Deciding:
     def _undetermined(self, flow: Flow) -> None:
         """The flow ends in the grammar it began with, before anything could be judged."""
         self._verdicts.record(flow, Verdict.INSPECT, Scope.CONNECTION, Reason.PENDING, flow.judgement)
+
+
+@functools.cache
+def _protocols(possible: int) -> tuple[Protocol, ...]:
+    return tuple(protocol for protocol in Protocol if possible >> protocol & 1)

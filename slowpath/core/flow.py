@@ -112,9 +112,11 @@ class Flow:
     @property
     def kept(self) -> int:
         """Bytes kept for the flow."""
-        streams = sum(stream.retained for stream in self.streams if stream is not None)
-        parser = self.parser.buffered if self.parser is not None else 0
-        return self.held_bytes + streams + len(self.buffers[0]) + len(self.buffers[1]) + parser
+        kept = self.held_bytes + len(self.buffers[0]) + len(self.buffers[1])
+        for stream in self.streams:
+            if stream is not None:
+                kept += stream.retained
+        return kept + self.parser.buffered if self.parser is not None else kept
 
     def direction(self, a_to_b: bool) -> int:
         """Where a packet of the flow goes."""

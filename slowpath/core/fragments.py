@@ -14,8 +14,6 @@ MAX_DATAGRAM: Final = 65535
 MAX_PIECES: Final = 128
 MAX_SETS: Final = 1024
 
-_MAPPED: Final = bytes(10) + b"\xff\xff"
-
 
 @dataclass(slots=True)
 class _Set:
@@ -46,7 +44,7 @@ class Fragments:
             found = self._sets[key] = _Set(now)
         if found.refused:
             return None
-        data = bytes(packet.payload)
+        data = packet.payload
         if not self._add(found, place.offset, data, more=place.more):
             found.refused = True
             found.pieces.clear()
@@ -85,8 +83,8 @@ class Fragments:
 
 def _header(packet: Packet, size: int) -> bytes:
     """Link and IP header in front of the whole payload; IPv6 extension headers before the cut are left out."""
-    link = bytes(packet.frame[: packet.ip_offset])
-    if packet.src.startswith(_MAPPED):
+    link = packet.frame[: packet.ip_offset]
+    if packet.frame[packet.ip_offset] >> 4 == 4:
         header = bytearray(packet.frame[packet.ip_offset : packet.ip_offset + 20])
         header[0] = 0x45
         header[2:4] = (20 + size).to_bytes(2, "big")

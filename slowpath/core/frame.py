@@ -7,7 +7,7 @@ transport header is read.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastpath.abi import Reason
@@ -61,31 +61,72 @@ class Fragment:
     more: bool
 
 
-@dataclass(slots=True, eq=False)
 class Packet:
     """What the inspector needs of a frame. Addresses are 16 bytes (IPv4 mapped), ports host order;
     ICMP has ports as `struct ms_key` says. `context` is the shell's own (interface, virtio header).
     """
 
-    src: bytes
-    dst: bytes
-    sport: int
-    dport: int
-    l4: int
-    vlan: tuple[int, ...]
-    seq: int
-    ack: int
-    tcp_flags: int
-    payload: bytes | memoryview
-    payload_offset: int
-    fragment: bool
-    frame: bytes | memoryview
-    l4_offset: int = 0
-    ip_offset: int = 0
-    urgent: int = 0
-    place: Fragment | None = None
-    bad_checksum: bool = False
-    context: Any = field(default=None, repr=False)
+    # No dataclass: this is made for every frame, and what is seldom asked for is read from the frame then.
+    __slots__ = (
+        "_flow", "ack", "bad_checksum", "context", "dport", "dst", "frame", "ip_offset", "l4", "l4_offset", "payload",
+        "payload_offset", "place", "seq", "sport", "src", "tcp_flags", "vlan",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0917
+        self,
+        frame: bytes,
+        ip_offset: int,
+        l4_offset: int,
+        payload_offset: int,
+        end: int,
+        src: bytes,
+        dst: bytes,
+        l4: int,
+        vlan: tuple[int, ...],
+        sport: int,
+        dport: int,
+        seq: int,
+        ack: int,
+        tcp_flags: int,
+        place: Fragment | None,
+        context: Any,
+    ) -> None:
+        self.frame = frame
+        self.ip_offset = ip_offset
+        self.l4_offset = l4_offset
+        self.payload_offset = payload_offset
+        self.payload = frame[payload_offset:end]
+        self.src = src
+        self.dst = dst
+        self.l4 = l4
+        self.vlan = vlan
+        self.sport = sport
+        self.dport = dport
+        self.seq = seq
+        self.ack = ack
+        self.tcp_flags = tcp_flags
+        self.place = place
+        self.context = context
+        self.bad_checksum = False
+        self._flow: tuple[bytes, bool] | None = None
+
+    @property
+    def fragment(self) -> bool:
+        """A part of a packet."""
+        return self.place is not None
+
+    @property
+    def urgent(self) -> int:
+        """TCP's urgent pointer, 0 where the flag is not set."""
+        at = self.l4_offset
+        return self.frame[at + 18] << 8 | self.frame[at + 19] if self.tcp_flags & URG else 0
+
+    @property
+    def flow(self) -> tuple[bytes, bool]:
+        """See `flow_key`; looked for once."""
+        if self._flow is None:
+            self._flow = flow_key(self)
+        return self._flow
 
 
 def parse_frame(frame: bytes, context: Any = None) -> Packet:
@@ -124,18 +165,7 @@ def parse_ip4(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = 
     place = None
     if fragment & 0x3FFF:
         place = Fragment(identification, (fragment & 0x1FFF) * 8, bool(fragment & 0x2000))
-    return _transport(
-        frame,
-        at + header,
-        at + total,
-        l4,
-        src=_MAPPED + src,
-        dst=_MAPPED + dst,
-        vlan=vlan,
-        place=place,
-        ip=at,
-        context=context,
-    )
+    return _transport(frame, at, at + header, at + total, _MAPPED + src, _MAPPED + dst, l4, vlan, place, context)
 
 
 def parse_ip6(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = None) -> Packet:
@@ -174,23 +204,22 @@ def parse_ip6(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = 
         l4 = following
     if here > end:
         raise FrameError(Reason.TRUNCATED)
-    return _transport(frame, here, end, l4, src=src, dst=dst, vlan=vlan, place=place, ip=at, context=context)
+    return _transport(frame, at, here, end, src, dst, l4, vlan, place, context)
 
 
-def _transport(
+def _transport(  # noqa: PLR0917
     frame: bytes,
+    ip: int,
     at: int,
     end: int,
-    l4: int,
-    *,
     src: bytes,
     dst: bytes,
+    l4: int,
     vlan: tuple[int, ...],
     place: Fragment | None,
-    ip: int,
     context: Any,
 ) -> Packet:
-    sport = dport = seq = ack = flags = urgent = 0
+    sport = dport = seq = ack = flags = 0
     data = at
     room = end - at
     if place is not None:
@@ -205,8 +234,6 @@ def _transport(
         if header > room:
             raise FrameError(Reason.TRUNCATED)
         data = at + header
-        if flags & URG:
-            urgent = frame[at + 18] << 8 | frame[at + 19]
     elif l4 == UDP:
         if room < 8:
             raise FrameError(Reason.TRUNCATED)
@@ -222,10 +249,7 @@ def _transport(
             raise FrameError(Reason.TRUNCATED)
         sport, dport = _icmp_ports(frame, at, l4)
         data = at + 8
-    return Packet(
-        src, dst, sport, dport, l4, vlan, seq, ack, flags, frame[data:end], data, place is not None, frame,
-        at, ip, urgent, place, False, context,
-    )  # fmt: skip
+    return Packet(frame, ip, at, data, end, src, dst, l4, vlan, sport, dport, seq, ack, flags, place, context)
 
 
 def _icmp_ports(frame: bytes, at: int, l4: int) -> tuple[int, int]:
@@ -246,34 +270,28 @@ def is_reply(packet: Packet) -> bool:
 
 def flow_key(packet: Packet, zone: int = 0) -> tuple[bytes, bool]:
     """`struct ms_key` of the packet's flow, and whether the packet goes from its first endpoint to its second."""
+    src, dst, l4 = packet.src, packet.dst, packet.l4
     sport, dport = packet.sport.to_bytes(2, "big"), packet.dport.to_bytes(2, "big")
-    lower = packet.src + sport <= packet.dst + dport
-    a_asks = packet.l4 in _QUERIES and not packet.fragment and lower != is_reply(packet)
+    lower = src + sport <= dst + dport
+    a_asks = l4 in _QUERIES and packet.place is None and lower != is_reply(packet)
     if lower:
-        return _KEY.pack(packet.src, packet.dst, sport, dport, packet.l4, zone, a_asks), True
-    return _KEY.pack(packet.dst, packet.src, dport, sport, packet.l4, zone, a_asks), False
-
-
-def _sum(data: bytes | memoryview) -> int:
-    if len(data) & 1:
-        data = bytes(data) + b"\0"
-    # 16-bit words add up modulo 0xffff, and 0x10000 is 1 modulo 0xffff: one big integer does it.
-    return int.from_bytes(data, "big") % 0xFFFF
+        return _KEY.pack(src, dst, sport, dport, l4, zone, a_asks), True
+    return _KEY.pack(dst, src, dport, sport, l4, zone, a_asks), False
 
 
 def checksum_ok(packet: Packet) -> bool:
     """The TCP or UDP checksum holds, or is the pseudo-header's alone (left to the card by the sender)."""
     if packet.l4 not in {TCP, UDP} or packet.fragment:
         return True
-    end = packet.payload_offset + len(packet.payload)
-    segment = packet.frame[packet.l4_offset : end]
-    stored = segment[16:18] if packet.l4 == TCP else segment[6:8]
-    if packet.l4 == UDP and stored == b"\0\0":
+    frame, at = packet.frame, packet.l4_offset
+    size = packet.payload_offset + len(packet.payload) - at
+    stored_at = at + (16 if packet.l4 == TCP else 6)
+    stored = frame[stored_at] << 8 | frame[stored_at + 1]
+    if packet.l4 == UDP and not stored:
         return True
-    pseudo = packet.src + packet.dst
-    if packet.src.startswith(_MAPPED) and packet.dst.startswith(_MAPPED):
-        pseudo = packet.src[12:] + packet.dst[12:]
-    base = (_sum(pseudo) + len(segment) + packet.l4) % 0xFFFF
-    if int.from_bytes(stored, "big") % 0xFFFF == base:
+    addresses = packet.src + packet.dst  # what maps IPv4 is 0 modulo 0xffff, twice
+    # 16-bit words add up modulo 0xffff, and 0x10000 is 1 modulo 0xffff: one big integer does it.
+    summed = int.from_bytes(addresses + frame[at : at + size], "big") << (8 if size & 1 else 0)
+    if (summed + size + packet.l4) % 0xFFFF == 0:
         return True
-    return (base + _sum(segment)) % 0xFFFF == 0
+    return stored % 0xFFFF == (int.from_bytes(addresses, "big") + size + packet.l4) % 0xFFFF

@@ -7,18 +7,22 @@ at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from fastpath.abi import Action, Reason, Scope, Verdict
 from parsers.base import TO_CLIENT, TO_SERVER
 from slowpath.core.deciding import Deciding
 from slowpath.core.flow import Flow, State, Stats
-from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet, flow_key
+from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet
 from slowpath.core.holding import Holding
-from slowpath.core.model import Command, Exceptions, Judgement, Kernel, Limits, Terms
+from slowpath.core.model import Command, Exceptions, Judgement, Kernel, Limits, SessionInfo, Terms
 from slowpath.core.reassembly import Arrival, Stream
 from slowpath.core.timers import Timers
 from slowpath.core.verdicts import Verdicts
 from slowpath.rules.ruleset import RuleSet
+
+_ALLOWED: Final = frozenset((Verdict.ALLOW, Verdict.DRAIN))
+_WAITING: Final = frozenset((Verdict.INSPECT, Verdict.UNDECIDED))
 
 
 class Inspector:
@@ -62,14 +66,14 @@ class Inspector:
             self._tcp(packet)
         else:
             self._datagram(packet)
-        return self._end()
+        return self._holding.out
 
     def timers(self, now: float) -> list[Command]:
         """What is due."""
         self._holding.begin(now)
         for flow in self._timers.due(now):
             self._expire(flow)
-        return self._end()
+        return self._holding.out
 
     def next_timer(self) -> float | None:
         """When `timers` is due, at the latest."""
@@ -92,7 +96,7 @@ class Inspector:
         key = self._sessions.get(session_id)
         if key is not None:
             self._drop(self._flows[key])
-        return self._end()
+        return self._holding.out
 
     def close(self, now: float) -> list[Command]:
         """No more packets: what is undecided is judged by what was seen."""
@@ -100,7 +104,7 @@ class Inspector:
         for flow in list(self._flows.values()):
             self._deciding.finish(flow)
             self._drop(flow)
-        return self._end()
+        return self._holding.out
 
     def knows(self, key: bytes) -> bool:
         """The flow is followed."""
@@ -110,37 +114,35 @@ class Inspector:
         """(key, session id) of what is under inspection."""
         return ((flow.key, flow.session_id) for flow in self._flows.values())
 
-    def _end(self) -> list[Command]:
-        self.stats.flows = len(self._flows)
-        return self._holding.out
-
     # -- flows ----------------------------------------------------------------------------------------------------
 
-    def _lookup(self, packet: Packet, key: bytes, a_to_b: bool) -> tuple[Flow, int] | None:
-        flow = self._flows.get(key)
-        if flow is not None:
-            # Bare SYNs pass in the kernel: only it knows whether this is still the same connection. Sequence numbers
-            # don't tell: a client may choose its new one so that its bytes seem to be a body's.
-            flow = self._still(flow)
+    def _lookup(self, packet: Packet, key: bytes, flow: Flow | None) -> Flow | None:
+        """The packet's flow, a new one where it is not `flow`; None if the kernel has no session."""
+        # Bare SYNs pass in the kernel: only it knows whether this is still the same connection. Sequence numbers
+        # don't tell: a client may choose its new one so that its bytes seem to be a body's.
+        info = self._kernel.session(key)
+        if flow is not None and not self._still(flow, info):
+            flow = None
         if flow is None:
-            info = self._kernel.session(key)
             if info is None:
                 self.stats.no_session += 1
                 return None
             if len(self._flows) >= self._terms.limits.max_flows:
                 self._evict(self._oldest())
             flow = self._flow(Flow(key, info, packet), info.judgement)
-        return flow, flow.direction(a_to_b)
+        flow.last_seen = self._holding.now
+        return flow
 
     def _flow(self, flow: Flow, judgement: Judgement) -> Flow:
         verdict = judgement.verdict
-        if verdict in {Verdict.ALLOW, Verdict.DRAIN} or (verdict == Verdict.DENY and judgement.monitor):
+        if verdict in _ALLOWED or (verdict == Verdict.DENY and judgement.monitor):
             flow.state = State.PASS
         elif verdict == Verdict.DENY:
             flow.state = State.REFUSE
         else:
             self._undecided[flow.key] = flow
         self._flows[flow.key] = flow
+        self.stats.flows = len(self._flows)
         self._sessions[flow.session_id] = flow.key
         flow.last_seen = self._holding.now
         self._timers.schedule(flow, flow.last_seen + self._idle(flow))
@@ -150,27 +152,27 @@ class Inspector:
         limits = self._terms.limits
         return limits.idle if flow.state < State.PASS else limits.idle_decided
 
-    def _still(self, flow: Flow) -> Flow | None:
-        """The flow if its session lives; a verdict that the kernel did not take is sent again."""
-        info = self._kernel.session(flow.key)
+    def _still(self, flow: Flow, info: SessionInfo | None) -> bool:
+        """Its session lives. If not, it is dropped; a verdict that the kernel did not take is sent again."""
         if info is None or info.id != flow.session_id:
             self._deciding.finish(flow)
             self._drop(flow)
-            return None
+            return False
+        if flow.state < State.CONFIRM:
+            return True
         if flow.state == State.CONFIRM:
             for stream, safe, ack in zip(flow.streams, flow.safe, reversed(info.acks), strict=True):
                 if stream is not None and ack is not None:
                     stream.acknowledge(min(stream.offset(ack), stream.next, safe))
-        if flow.state < State.PASS:
-            return flow
-        waiting = info.judgement.verdict in {Verdict.INSPECT, Verdict.UNDECIDED}
+            return True
+        waiting = info.judgement.verdict in _WAITING
         if waiting and flow.decision[0] == Verdict.NONE:
             self._drop(flow)  # it was the kernel's decision, and the kernel has changed it
-            return None
+            return False
         if waiting and self._holding.now >= flow.decided_at + self._terms.limits.unwritten:
             self.stats.unwritten += 1
             self._deciding.renew(flow)
-        return flow
+        return True
 
     def _replaced(self, flow: Flow) -> bool:
         """Whether the kernel has another session for the key by now, or none."""
@@ -212,6 +214,7 @@ class Inspector:
         self.stats.kept_bytes -= flow.kept_bytes
         flow.kept_bytes = 0
         self._flows.pop(flow.key, None)
+        self.stats.flows = len(self._flows)
         self._undecided.pop(flow.key, None)
         self._sessions.pop(flow.session_id, None)
 
@@ -242,23 +245,19 @@ class Inspector:
     # -- datagrams ------------------------------------------------------------------------------------------------
 
     def _datagram(self, packet: Packet) -> None:
-        key, a_to_b = flow_key(packet)
-        found = self._lookup(packet, key, a_to_b)
-        if found is None:
+        key, a_to_b = packet.flow
+        flow = self._lookup(packet, key, self._flows.get(key))
+        if flow is None or flow.state == State.REFUSE:
             self._holding.discard(packet)
             return
-        flow, direction = found
-        flow.last_seen = self._holding.now
-        if flow.state == State.REFUSE:
-            self._holding.discard(packet)
-            return
+        direction = flow.direction(a_to_b)
         if flow.state == State.IDENTIFY:
             self._holding.hold(flow, packet, direction, 0)
-            self._deciding.identify_datagram(flow, direction, bytes(packet.payload))
+            self._deciding.identify_datagram(flow, direction, packet.payload)
             self._holding.flush(flow)
         elif flow.state == State.PARSE:
             self._holding.hold(flow, packet, direction, 0)
-            self._deciding.parse(flow, direction, bytes(packet.payload))
+            self._deciding.parse(flow, direction, packet.payload)
             self._holding.flush(flow)
             self._weigh(flow)
         else:
@@ -267,48 +266,43 @@ class Inspector:
     # -- TCP ------------------------------------------------------------------------------------------------------
 
     def _tcp(self, packet: Packet) -> None:
-        key, a_to_b = flow_key(packet)
-        flags = packet.tcp_flags
-        size = len(packet.payload)
+        key, a_to_b = packet.flow
         flow = self._flows.get(key)
-        if flow is not None and flags & (SYN | ACK) == SYN:
+        if flow is not None and packet.tcp_flags & (SYN | ACK) == SYN:
             direction = flow.direction(a_to_b)
             stream = flow.streams[direction]
             if direction == TO_CLIENT or stream is None or stream.start != (packet.seq + 1) & 0xFFFFFFFF:
                 self._deciding.finish(flow)
                 self._drop(flow)  # a verdict dies with its session
                 flow = None
-        if flow is None and not size:
+        if flow is None and not packet.payload:
             self._holding.release(packet)  # no byte, nothing to judge; SYN, FIN and RST are the kernel's
             return
-        found = self._lookup(packet, key, a_to_b)
-        if found is None:
-            self._holding.discard(packet)
-            return
-        flow, direction = found
-        flow.last_seen = self._holding.now
-        if flow.state == State.REFUSE:
+        flow = self._lookup(packet, key, flow)
+        if flow is None or flow.state == State.REFUSE:
             self._holding.discard(packet)
         elif flow.state == State.PASS:
             self._holding.release(packet)
         else:
-            self._segment(flow, packet, direction)
-            self._weigh(flow)
+            self._segment(flow, packet, flow.direction(a_to_b))
+            if packet.payload or flow.held or flow.kept_bytes:
+                self._weigh(flow)
 
     def _segment(self, flow: Flow, packet: Packet, direction: int) -> None:
         flags = packet.tcp_flags
-        stream = flow.stream(direction, packet)
+        stream = flow.streams[direction] or flow.stream(direction, packet)
         if flow.midstream and self._adopt(flow, packet):
             return
         peer = flow.streams[1 - direction]
         if flags & ACK and not flags & SYN and peer is not None:
             acknowledged = peer.offset(packet.ack)
-            if acknowledged > peer.highest + 1 and packet.payload:
+            if packet.payload and acknowledged > peer.highest + 1:
                 # RFC 9293 §3.10.7.4: a segment that acknowledges what was never sent is dropped.
                 self.stats.bad_ack += 1
                 self._holding.discard(packet)
                 return
-            peer.acknowledge(min(acknowledged, peer.next, flow.safe[1 - direction]))
+            if acknowledged > peer.acknowledged:
+                peer.acknowledge(min(acknowledged, peer.next, flow.safe[1 - direction]))
         at = stream.offset(packet.seq + (1 if flags & SYN else 0))
         if packet.payload:
             self._payload(flow, packet, direction, stream, at)
@@ -337,13 +331,15 @@ class Inspector:
             end = stream.offset(packet.seq) + len(packet.payload) if stream else 0
             if stream is None or end == stream.next:
                 flow.fin[direction] = end
-        if flow.fin[0] is not None and flow.fin[1] is not None and not flow.held and flow.key in self._flows:
+        if flow.fin[0] is None or flow.fin[1] is None:
+            return
+        if not flow.held and flow.key in self._flows:
             self._deciding.finish(flow)
             if not flow.held:
                 self._drop(flow)
 
     def _payload(self, flow: Flow, packet: Packet, direction: int, stream: Stream, at: int) -> None:
-        data = bytes(packet.payload)
+        data = packet.payload
         end = at + len(data)
         if packet.tcp_flags & URG and packet.urgent:
             # In line or out of band is the receiver's choice: two readings of the same stream.

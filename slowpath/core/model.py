@@ -108,26 +108,26 @@ class Terms:
     exceptions: Exceptions
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Command:
-    """Base of what the shell is to do, in order."""
+    """Base of what the shell is to do, in order. None is frozen: that makes each three times as dear."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Release(Command):
     """The packet goes on."""
 
     packet: Packet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Discard(Command):
     """The packet does not go on; the kernel must hear of it where it counts held packets."""
 
     packet: Packet
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decide(Command):
     """Write a verdict to the session. ALLOW becomes a drain in the kernel."""
 
@@ -141,7 +141,7 @@ class Decide(Command):
     judgement: Judgement
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Write(Command):
     """One record of the inspection log. `ts` is the inspector's `now`: the shell turns it into UTC."""
 

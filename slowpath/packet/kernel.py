@@ -11,7 +11,7 @@ from fastpath.commands import Commands
 from fastpath.loader.pins import SESSIONS, Pins
 from fastpath.policy.names import NamedRule, Names, read_names
 from fastpath.word import Word
-from slowpath.core.frame import Packet, flow_key
+from slowpath.core.frame import Packet
 from slowpath.core.model import Decide, Judgement, SessionInfo
 from slowpath.record.model import DEFAULT_RULE
 
@@ -112,7 +112,7 @@ class KernelSessions:
 
     def discard(self, packet: Packet) -> None:
         """Queue word of a held frame that will not come back."""
-        key, a_to_b = flow_key(packet)
+        key, a_to_b = packet.flow
         raw = self._sessions.lookup(key)
         if raw is None:
             return

@@ -15,6 +15,7 @@ from slowpath.rules import normal
 
 # What rule files may be about. gRPC is told by what HTTP/2 carries.
 PROTOCOLS: Final = tuple(Protocol[name.upper()] for name in (*PARSERS, "grpc"))
+_BY_NAME: Final = {protocol.name.lower(): protocol for protocol in PROTOCOLS}
 # What `?` and `*` of a glob do not match; in other fields they match anything.
 SEPARATORS: Final = {
     "http.path": "/", "http.host": ".", "grpc.service": ".", "dns.qname": ".", "tls.sni": ".", "tls.certificate": ".",
@@ -58,7 +59,7 @@ class Subject:
     def of(cls, unit: Unit, said: Mapping[str, Value] = MappingProxyType({})) -> Subject:
         """What a parser told; `said`: what it told before of what a connection says once."""
         fields = {**said, **unit.fields} if said else unit.fields
-        return cls(Protocol[unit.protocol.upper()], fields, unit.later - said.keys())
+        return cls(_BY_NAME[unit.protocol], fields, unit.later - said.keys())
 
     def __iter__(self) -> Iterator[str]:
         """Names of what the unit says."""

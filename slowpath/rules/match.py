@@ -68,9 +68,12 @@ class Test:
         return (
             text in self.exact
             or (bool(self.prefixes) and text.startswith(self.prefixes))
-            or any(glob.matches(text) for glob in self.globs)
-            or any(regex.fullmatch(text.encode("utf-8", "surrogateescape")) is not None for regex in self.regexes)
+            or (bool(self.globs) and any(glob.matches(text) for glob in self.globs))
+            or (bool(self.regexes) and self._fits_regex(text.encode("utf-8", "surrogateescape")))
         )
+
+    def _fits_regex(self, data: bytes) -> bool:
+        return any(regex.fullmatch(data) is not None for regex in self.regexes)
 
     def fields(self) -> Iterator[str]:
         """See `Condition`."""

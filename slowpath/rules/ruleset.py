@@ -138,6 +138,11 @@ class RuleSet:
 
     files: Mapping[str, RuleFile] = field(default_factory=dict)
     on_demand: bool = field(init=False)  # they ask for something that is told only then
+    # What does not depend on units, by the names of the files: asked for with each flow.
+    _asks: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _whole: dict[tuple[tuple[str, ...], App], Outcome | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         asked = (name for rule_file in self.files.values() for name in rule_file.fields)
@@ -157,11 +162,21 @@ class RuleSet:
 
     def asks(self, names: Iterable[str]) -> frozenset[str]:
         """Fields that rules of these files ask for."""
-        found = (self.files[name].fields for name in names if name in self.files)
-        return frozenset().union(*found)
+        names = tuple(names)
+        found = self._asks.get(names)
+        if found is None:
+            fields = (self.files[name].fields for name in names if name in self.files)
+            found = self._asks[names] = frozenset().union(*fields)
+        return found
 
     def decide(self, names: Iterable[str], protocol: App) -> Outcome | None:
         """The decision for the whole connection, or None: it depends on what is said in it."""
+        key = tuple(names), protocol
+        if key not in self._whole:
+            self._whole[key] = self._decide(*key)
+        return self._whole[key]
+
+    def _decide(self, names: tuple[str, ...], protocol: App) -> Outcome | None:
         for name, rule in self._rules(names, protocol):
             if rule.scope != Scope.NONE:
                 return None

@@ -8,7 +8,7 @@ import pytest
 from fastpath.abi import Action, Protocol, Reason, Scope, Verdict
 from fastpath.document import Problems
 from slowpath.core.flow import State
-from slowpath.core.frame import ACK, FIN, RST, SYN, URG, flow_key, parse_frame
+from slowpath.core.frame import ACK, FIN, RST, SYN, URG, Fragment, flow_key, parse_frame
 from slowpath.core.model import Decide, Exceptions, Judgement, Limits, Release, SessionInfo
 from slowpath.rules.ruleset import RuleSet, load_rules, read_rule_file
 from tests.unit.slowpath.core import h2
@@ -752,7 +752,7 @@ def test_malformed_dns_is_a_parse_error_and_the_rest_unknown() -> None:
 def test_fragments() -> None:
     p = play(WEB)
     packet = p.connection.client(GET)
-    packet.fragment = True
+    packet.place = Fragment(1, 0, more=True)
     assert names(p.feed(packet)) == [f"discard {len(GET)}"]
     p.inspector.reload(RULES, exceptions=Exceptions(fragment=Action.ALLOW))
     assert names(p.feed(packet)) == [f"release {len(GET)}"]
