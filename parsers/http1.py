@@ -183,6 +183,8 @@ class Http1Parser(HttpParser):
         # RFC 9112 §6.1: any other coding, a second one or HTTP/1.0 is where servers disagree on the body's end.
         if codings and (codings != [b"chunked"] or version == "1.0"):
             raise ParseError("transfer_encoding")
+        if self._length() > _CL_MAX:
+            raise ParseError("content_length")  # llhttp counts to 2^64; for most servers it is negative from 2^63 on
         # llhttp takes what follows an offer for the other protocol; a server that declines takes it for the body.
         if self._parser.should_upgrade() and (codings or self._length()):
             raise ParseError("upgrade_with_body")

@@ -8,6 +8,7 @@ from trailers by its number: a client's new streams have growing ones.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -57,6 +58,8 @@ class Limits:
     priorities: int = 1000
     # Empty DATA frames in a row without END_STREAM (CVE-2019-9518).
     empty: int = 100
+    # Requests under way that say how long their body is; servers allow 100 to 250 streams at a time.
+    bodies: int = 1000
 
 
 DATA: Final = 0
@@ -90,6 +93,7 @@ class _Side:
 
     __slots__ = (
         "block",
+        "block_ends",
         "block_kind",
         "block_stream",
         "buffer",
@@ -117,6 +121,7 @@ class _Side:
         self.block: bytearray | None = None
         self.block_stream = 0
         self.block_kind = HEADERS
+        self.block_ends = False  # its HEADERS has END_STREAM
         self.continuations = 0
         self.unacknowledged = 0
         self.empty = 0
@@ -139,6 +144,7 @@ class Http2Parser(HttpParser):
         self._requests = 0
         self._resets = 0
         self._priorities = 0
+        self._bodies: dict[int, int] = {}  # bytes to come of a stream's body, where its head said how many
         if settings:
             self._apply(TO_SERVER, self._pairs(settings))
 
@@ -205,7 +211,16 @@ class Http2Parser(HttpParser):
                     at += _HEADER + size
                     self._frame(side, kind, flags, stream, payload)
                 else:
+                    padding = 0
+                    if kind == DATA and flags & PADDED:
+                        if size and len(buffer) - at == _HEADER:
+                            break
+                        padding = 1 + buffer[at + _HEADER] if size else 1
+                        if padding > size:
+                            raise ParseError("padding")
                     self._count(side, kind, flags, size)
+                    if kind == DATA and side.direction == TO_SERVER:
+                        self._body(stream, size - padding, flags & END_STREAM)
                     at += _HEADER + size
                     if at > len(buffer):
                         side.skip = at - len(buffer)
@@ -252,6 +267,19 @@ class Http2Parser(HttpParser):
         elif kind == PING:
             self._acknowledge(side, flags & ACK)
 
+    def _body(self, stream: int, size: int, end: int) -> None:
+        """RFC 9113 §8.1.1: as long as its head said; written down as HTTP/1, the rest would be a request."""
+        left = self._bodies.get(stream)
+        if left is None:
+            return
+        left -= size
+        if left < 0 or (end and left):
+            raise ParseError("content_length")
+        if end:
+            del self._bodies[stream]
+        else:
+            self._bodies[stream] = left
+
     def _acknowledge(self, side: _Side, ack: int) -> None:
         if ack:
             peer = self._sides[1 - side.direction]
@@ -277,6 +305,7 @@ class Http2Parser(HttpParser):
             self._resets += 1
             if self._resets > self.limits.resets:
                 raise ParseError("rapid_reset")
+            self._bodies.pop(stream, None)
             self._events.append(StreamReset(side.direction, stream, int.from_bytes(payload, "big")))
         elif kind == GOAWAY:
             if len(payload) < 8:
@@ -338,6 +367,7 @@ class Http2Parser(HttpParser):
         side.block = bytearray()
         side.block_stream = stream
         side.block_kind = kind
+        side.block_ends = bool(flags & END_STREAM)
         side.continuations = 0
         self._append(side, payload[start:end])
         if flags & END_HEADERS:
@@ -362,17 +392,20 @@ class Http2Parser(HttpParser):
         if side.direction == TO_CLIENT:
             self._response(side.block_stream, headers)
         elif side.block_stream > self._last_stream:
-            self._request(side.block_stream, headers)
-        elif any(name.startswith(b":") for name, _ in headers):
-            raise ParseError("trailers")
+            self._request(side.block_stream, headers, ends=side.block_ends)
+        else:
+            if not side.block_ends or not all(_NAME.fullmatch(n) and n not in _CONNECTION for n, _ in headers):
+                raise ParseError("trailers")
+            self._body(side.block_stream, 0, side.block_ends)
 
-    def _request(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def _request(self, stream: int, headers: list[tuple[bytes, bytes]], *, ends: bool) -> None:
         if not stream & 1:
             raise ParseError("stream_even")
         self._last_stream = stream
         self._requests += 1
         pseudo: dict[bytes, bytes] = {}
         hosts: list[bytes] = []
+        lengths: list[bytes] = []
         kind = b""
         regular = False
         for name, value in headers:
@@ -382,15 +415,17 @@ class Http2Parser(HttpParser):
                 pseudo[name] = value
             else:
                 regular = True
-                if name != name.lower() or not name:
+                if not _NAME.fullmatch(name):
                     raise ParseError("header_name")
                 if name == b"host":
                     hosts.append(value)
                 elif name == b"content-type":
                     kind = kind or value
-                elif name in _CONNECTION:
+                elif name == b"content-length":
+                    lengths.append(value)
+                elif name in _CONNECTION or (name == b"te" and value.lower() != b"trailers"):
                     raise ParseError("connection_header")
-            if not _FORBIDDEN.isdisjoint(value):
+            if not _FORBIDDEN.isdisjoint(value) or value != value.strip(b" \t"):
                 raise ParseError("header_value")
         method = pseudo.get(b":method", b"")
         path = pseudo.get(b":path", b"")
@@ -399,6 +434,11 @@ class Http2Parser(HttpParser):
             raise ParseError("pseudo_header")
         if not plain_connect and not path.startswith(b"/") and path != b"*":
             raise ParseError("path")
+        # Written down as HTTP/1 they would end the request line (RFC 9113 §10.3).
+        if not _TOKEN.fullmatch(method) or _PATH_FORBIDDEN.search(path):
+            raise ParseError("request_line")
+        if not _SCHEME.fullmatch(pseudo.get(b":scheme", b"http")):
+            raise ParseError("scheme")
         authority = pseudo.get(b":authority")
         hosts += [authority] if authority is not None else []
         if len(hosts) > 2 or (len(hosts) == 2 and hosts[0].lower() != hosts[1].lower()):
@@ -408,12 +448,22 @@ class Http2Parser(HttpParser):
         host = hosts[0] if hosts else b""
         if not _HOST_FORBIDDEN.isdisjoint(host):
             raise ParseError("host")
+        if lengths:
+            self._announced(stream, lengths, ends=ends)
         said: Mapping[str, Value] | None = None
         protocol = pseudo.get(b":protocol", b"")
         if self._wanted.of_requests:
             target = host if plain_connect else path
             said = self._said(target, b"2", _regular(headers), [protocol] if protocol else [])
         self._events.append(Request(method, path, host, kind, stream, pseudo.get(b":scheme", b""), protocol, said))
+
+    def _announced(self, stream: int, lengths: list[bytes], *, ends: bool) -> None:
+        if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
+            raise ParseError("content_length")
+        self._bodies[stream] = int(lengths[0])
+        if len(self._bodies) > self.limits.bodies:
+            raise ParseError("open_bodies")
+        self._body(stream, 0, ends)
 
     def _response(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
         status = 0
@@ -438,5 +488,11 @@ def _regular(headers: Headers) -> Headers:
 
 _PSEUDO: Final = frozenset((b":method", b":path", b":scheme", b":authority", b":protocol"))
 _CONNECTION: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+# RFC 9113 §8.2.1, RFC 9110 §5.6.2
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")
+_PATH_FORBIDDEN: Final = re.compile(rb"[\x00-\x20\x7f]")
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _FORBIDDEN: Final = frozenset(b"\0\r\n")
 _HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
