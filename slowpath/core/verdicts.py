@@ -121,7 +121,7 @@ class Verdicts:
 
 
 def _findings(flow: Flow, limit: int, rule: str, latency: float | None) -> Findings:
-    said = flow.said | dict(flow.unit.fields) if flow.unit is not None else {}
+    said = {**flow.said, **flow.unit.fields} if flow.unit is not None else {}
     fields = {name: _shown(value, limit) for name, value in said.items() if not FIELDS[name].hidden}
     rule_file, _, l7_rule = rule.partition("/")
     return Findings(latency=latency, fields=fields, rule_file=rule_file or None, l7_rule=l7_rule or None)
