@@ -45,6 +45,7 @@ from slowpath.rules.ruleset import RuleSet
 # The kernel's sessions time out; those of a capture after the longest of its timeouts for what is not TCP.
 SESSION_IDLE: Final = 300.0
 REVISION: Final = 1
+_TRANSPORTS: Final = frozenset((TCP, UDP))
 # tcpdump's MAXIMUM_SNAPLEN; a larger packet is a broken file.
 MAX_PACKET: Final = 256 * 1024
 
@@ -61,22 +62,24 @@ class PolicyWalk(Protocol):
 class AllowInspect:
     """No policy: every flow is identified and recorded, none is decided."""
 
+    _JUDGEMENT: Final = Judgement(Verdict.INSPECT, Reason.NO_POLICY, log="all")
+
     def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int, *, vlan: int) -> Judgement:
         """Inspect."""
         del src, dst, l4, dport, possible, vlan
-        return Judgement(Verdict.INSPECT, Reason.NO_POLICY, log="all")
+        return self._JUDGEMENT
 
 
 class InspectAll:
     """Every flow is judged by one rule file."""
 
     def __init__(self, rule_file: str) -> None:
-        self._files = (rule_file,)
+        self._judgement = Judgement(Verdict.INSPECT, Reason.POLICY, "rules", REVISION, (rule_file,), log="all")
 
     def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int, *, vlan: int) -> Judgement:
         """Inspect."""
         del src, dst, l4, dport, possible, vlan
-        return Judgement(Verdict.INSPECT, Reason.POLICY, "rules", REVISION, self._files, log="all")
+        return self._judgement
 
 
 class PolicyFile:
@@ -253,9 +256,9 @@ class Replay:
 
     def _frame(self, frame: bytes, now: float) -> None:
         packet: Packet | None = parse_frame(frame)
-        if packet is not None and packet.fragment:
+        if packet is not None and packet.place is not None:
             packet = self._fragments.push(packet, now)
-        if packet is None or packet.l4 not in {TCP, UDP} or (packet.l4 == UDP and not packet.payload):
+        if packet is None or packet.l4 not in _TRANSPORTS or (packet.l4 == UDP and not packet.payload):
             return
         key, a_to_b = packet.flow
         last = self.kernel.latest
