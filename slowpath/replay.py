@@ -119,6 +119,7 @@ class _Session:
     isn: list[int | None] = field(default_factory=lambda: [None, None])
     midstream: bool = False
     vlan: int = 0
+    fresh: bool = True
     over: bool = False
     decided: Decide | None = None
     info: SessionInfo | None = None  # as last told
@@ -134,11 +135,6 @@ class _Kernel:
         self._sessions: dict[bytes, _Session] = {}
         self._next = 1
         self.now = 0.0
-
-    @property
-    def latest(self) -> int:
-        """Id of the newest session."""
-        return self._next - 1
 
     def track(self, packet: Packet, key: bytes, a_to_b: bool) -> tuple[_Session, int | None]:
         """The packet's session, made when it is the first; and the id of one it replaces."""
@@ -261,22 +257,21 @@ class Replay:
         if packet is None or packet.l4 not in _TRANSPORTS or (packet.l4 == UDP and not packet.payload):
             return
         key, a_to_b = packet.flow
-        last = self.kernel.latest
         session, replaced = self.kernel.track(packet, key, a_to_b)
-        first = session.id > last
         good = checksum_ok(packet)
         trusted = session.checksums[a_to_b]
         session.checksums[a_to_b] = good if trusted is None else trusted
         packet.bad_checksum = bool(trusted) and not good
         if replaced is not None:
             self._do(self.inspector.forget(replaced))
-        if first:
+        if session.fresh:
+            session.fresh = False
             self._first(packet, key, session, now)
         if session.over:
             return
-        known = self.inspector.knows(key)
+        flows = self.inspector.stats.flows
         self._do(self.inspector.packet(packet, now))
-        session.over = known and not self.inspector.knows(key)
+        session.over = self.inspector.stats.flows < flows and not self.inspector.knows(key)
 
     def _first(self, packet: Packet, key: bytes, session: _Session, now: float) -> None:
         """What the kernel decides without a look at the payload, where its rule asks for a record."""
