@@ -208,6 +208,20 @@ _READ: Final[dict[str, Callable[[Message], Value | None]]] = {
 }
 
 
+class _Seen(dict[str, Value | None]):
+    """Fields of a message as far as they were asked for; None where it does not say one."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    def __missing__(self, name: str) -> Value | None:
+        read = _READ.get(name)
+        value = self[name] = read(self._message) if read else None
+        return value
+
+
 class _Fields(Mapping[str, Value]):
     """Of a message; each is read when it is asked for, and once."""
 
@@ -215,16 +229,10 @@ class _Fields(Mapping[str, Value]):
 
     def __init__(self, message: Message) -> None:
         self._message = message
-        self._seen: dict[str, Value | None] = {}
-
-    def get_or_none(self, name: str) -> Value | None:
-        if name not in self._seen:
-            read = _READ.get(name)
-            self._seen[name] = read(self._message) if read else None
-        return self._seen[name]
+        self._seen = _Seen(message)
 
     def __getitem__(self, name: str) -> Value:
-        value = self.get_or_none(name)
+        value = self._seen[name]
         if value is None:
             raise KeyError(name)
         return value
@@ -233,10 +241,10 @@ class _Fields(Mapping[str, Value]):
         # Whether there is an answer is known without decoding it.
         if name == "dns.answer":
             return self._message.is_response
-        return isinstance(name, str) and self.get_or_none(name) is not None
+        return isinstance(name, str) and self._seen[name] is not None
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in _READ if name in self)
+        return iter([name for name in _READ if name in self])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

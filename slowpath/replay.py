@@ -45,6 +45,7 @@ from slowpath.rules.ruleset import RuleSet
 # The kernel's sessions time out; those of a capture after the longest of its timeouts for what is not TCP.
 SESSION_IDLE: Final = 300.0
 REVISION: Final = 1
+_TRANSPORTS: Final = frozenset((TCP, UDP))
 # tcpdump's MAXIMUM_SNAPLEN; a larger packet is a broken file.
 MAX_PACKET: Final = 256 * 1024
 
@@ -61,22 +62,24 @@ class PolicyWalk(Protocol):
 class AllowInspect:
     """No policy: every flow is identified and recorded, none is decided."""
 
+    _JUDGEMENT: Final = Judgement(Verdict.INSPECT, Reason.NO_POLICY, log="all")
+
     def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int, *, vlan: int) -> Judgement:
         """Inspect."""
         del src, dst, l4, dport, possible, vlan
-        return Judgement(Verdict.INSPECT, Reason.NO_POLICY, log="all")
+        return self._JUDGEMENT
 
 
 class InspectAll:
     """Every flow is judged by one rule file."""
 
     def __init__(self, rule_file: str) -> None:
-        self._files = (rule_file,)
+        self._judgement = Judgement(Verdict.INSPECT, Reason.POLICY, "rules", REVISION, (rule_file,), log="all")
 
     def walk(self, src: bytes, dst: bytes, l4: int, dport: int, possible: int, *, vlan: int) -> Judgement:
         """Inspect."""
         del src, dst, l4, dport, possible, vlan
-        return Judgement(Verdict.INSPECT, Reason.POLICY, "rules", REVISION, self._files, log="all")
+        return self._judgement
 
 
 class PolicyFile:
@@ -116,6 +119,7 @@ class _Session:
     isn: list[int | None] = field(default_factory=lambda: [None, None])
     midstream: bool = False
     vlan: int = 0
+    fresh: bool = True
     over: bool = False
     decided: Decide | None = None
     info: SessionInfo | None = None  # as last told
@@ -131,11 +135,6 @@ class _Kernel:
         self._sessions: dict[bytes, _Session] = {}
         self._next = 1
         self.now = 0.0
-
-    @property
-    def latest(self) -> int:
-        """Id of the newest session."""
-        return self._next - 1
 
     def track(self, packet: Packet, key: bytes, a_to_b: bool) -> tuple[_Session, int | None]:
         """The packet's session, made when it is the first; and the id of one it replaces."""
@@ -253,27 +252,26 @@ class Replay:
 
     def _frame(self, frame: bytes, now: float) -> None:
         packet: Packet | None = parse_frame(frame)
-        if packet is not None and packet.fragment:
+        if packet is not None and packet.place is not None:
             packet = self._fragments.push(packet, now)
-        if packet is None or packet.l4 not in {TCP, UDP} or (packet.l4 == UDP and not packet.payload):
+        if packet is None or packet.l4 not in _TRANSPORTS or (packet.l4 == UDP and not packet.payload):
             return
         key, a_to_b = packet.flow
-        last = self.kernel.latest
         session, replaced = self.kernel.track(packet, key, a_to_b)
-        first = session.id > last
         good = checksum_ok(packet)
         trusted = session.checksums[a_to_b]
         session.checksums[a_to_b] = good if trusted is None else trusted
         packet.bad_checksum = bool(trusted) and not good
         if replaced is not None:
             self._do(self.inspector.forget(replaced))
-        if first:
+        if session.fresh:
+            session.fresh = False
             self._first(packet, key, session, now)
         if session.over:
             return
-        known = self.inspector.knows(key)
+        flows = self.inspector.stats.flows
         self._do(self.inspector.packet(packet, now))
-        session.over = known and not self.inspector.knows(key)
+        session.over = self.inspector.stats.flows < flows and not self.inspector.knows(key)
 
     def _first(self, packet: Packet, key: bytes, session: _Session, now: float) -> None:
         """What the kernel decides without a look at the payload, where its rule asks for a record."""

@@ -96,6 +96,7 @@ DIALOGUES: Final[dict[str, Dialogue]] = {
     "rdp": rdp,
 }
 SUPPORTED: Final = frozenset((*_TO_SERVER, *_TO_CLIENT, *DIALOGUES, "quic"))
+_MATCHES: Final = {name: Match(name) for name in SUPPORTED}
 
 # By the first byte, which rules most of them out: nothing that follows makes a match of what it forbids.
 _FIRST: Final = [bytes((byte,)) for byte in range(256)]
@@ -132,15 +133,16 @@ def identify(to_server: bytes, to_client: bytes, l4: int = TCP) -> Answer:
             # Servers may speak first; the client's preface decides.
             server["http2"] = http2_server(to_client)
     both = {name: check(to_server, to_client) for name, check in dialogues.items()}
-    sides = [both | client, both | server]
-    matches = {name for side in sides for name, state in side.items() if state == YES}
+    checked = [*both.items(), *client.items(), *server.items()]
+    matches = {name for name, state in checked if state == YES}
     if len(matches) > 1:
         return NO_MATCH
     if matches:
         # What the other side may still become does not matter; what this side may become does.
-        settled = any(YES in side.values() and MORE not in side.values() for side in sides)
-        return Match(matches.pop()) if settled else NEED_MORE
-    states = [state for side in sides for state in side.values()]
+        sides = ([*both.values(), *client.values()], [*both.values(), *server.values()])
+        settled = any(YES in side and MORE not in side for side in sides)
+        return _MATCHES[matches.pop()] if settled else NEED_MORE
+    states = {state for _, state in checked}
     if MORE in states or ASK in states:
         return NEED_MORE
     likely = [name for name, state in both.items() if state == LIKELY]

@@ -22,7 +22,7 @@ from parsers.base import (
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.identify import Confidence, Match, NeedMore, identify
-from parsers.registry import field_of, make_parser
+from parsers.registry import PARSERS, make_parser
 from slowpath.core.flow import Flow, State
 from slowpath.core.frame import TCP
 from slowpath.core.holding import Holding
@@ -31,6 +31,8 @@ from slowpath.core.verdicts import Verdicts, under
 from slowpath.rules.fields import Subject
 from slowpath.rules.ruleset import Outcome
 
+# By protocol, what its units say once.
+_ONCE: Final = {name: tuple(field.name for field in parser.fields if field.once) for name, parser in PARSERS.items()}
 HTTP2_OR_GRPC: Final = 1 << Protocol.HTTP2 | 1 << Protocol.GRPC
 
 
@@ -189,8 +191,9 @@ class Deciding:
     def _unit(self, flow: Flow, unit: Unit) -> None:
         self._stats.requests += 1
         flow.unit = unit
-        if not isinstance(unit, Request):  # which says nothing once
-            flow.said |= {name: value for name, value in unit.fields.items() if field_of(name).once}
+        if once := _ONCE.get(unit.protocol):
+            fields = unit.fields
+            flow.said |= {name: fields[name] for name in once if name in fields}
         protocol = NAMES[unit.protocol]
         if flow.kind == Protocol.NONE:
             flow.kind = flow.protocol = protocol

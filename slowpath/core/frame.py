@@ -281,17 +281,18 @@ def flow_key(packet: Packet, zone: int = 0) -> tuple[bytes, bool]:
 
 def checksum_ok(packet: Packet) -> bool:
     """The TCP or UDP checksum holds, or is the pseudo-header's alone (left to the card by the sender)."""
-    if packet.l4 not in {TCP, UDP} or packet.fragment:
+    l4 = packet.l4
+    if (l4 != TCP and l4 != UDP) or packet.place is not None:  # noqa: PLR1714  # for every frame, so no set is made
         return True
     frame, at = packet.frame, packet.l4_offset
     size = packet.payload_offset + len(packet.payload) - at
-    stored_at = at + (16 if packet.l4 == TCP else 6)
+    stored_at = at + (16 if l4 == TCP else 6)
     stored = frame[stored_at] << 8 | frame[stored_at + 1]
-    if packet.l4 == UDP and not stored:
+    if l4 == UDP and not stored:
         return True
     addresses = packet.src + packet.dst  # what maps IPv4 is 0 modulo 0xffff, twice
     # 16-bit words add up modulo 0xffff, and 0x10000 is 1 modulo 0xffff: one big integer does it.
     summed = int.from_bytes(addresses + frame[at : at + size], "big") << (8 if size & 1 else 0)
-    if (summed + size + packet.l4) % 0xFFFF == 0:
+    if (summed + size + l4) % 0xFFFF == 0:
         return True
-    return stored % 0xFFFF == (int.from_bytes(addresses, "big") + size + packet.l4) % 0xFFFF
+    return stored % 0xFFFF == (int.from_bytes(addresses, "big") + size + l4) % 0xFFFF

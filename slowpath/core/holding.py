@@ -40,11 +40,11 @@ class Holding:
         if flow.state >= State.PASS:
             return
         # What is being identified may need either side.
-        waits = [flow.state == State.IDENTIFY] * 2
+        waits = flow.state == State.IDENTIFY, flow.state == State.IDENTIFY
         blocked = False
         if flow.state == State.PARSE and flow.parser is not None:
-            waits, blocked = [flow.parser.pending(TO_SERVER), flow.parser.pending(TO_CLIENT)], flow.parser.blocked
-        pending = any(waits)
+            waits, blocked = (flow.parser.pending(TO_SERVER), flow.parser.pending(TO_CLIENT)), flow.parser.blocked
+        pending = waits[0] or waits[1]
         if blocked:
             flow.hold_until = 0.0
         elif not pending:

@@ -52,7 +52,7 @@ class Inspector:
         """Judge one packet; the commands are to be done in their order."""
         self._holding.begin(now)
         self.stats.packets += 1
-        if packet.fragment:
+        if packet.place is not None:
             self.stats.fragments += 1
             if self._terms.exceptions.fragment == Action.ALLOW:
                 self._holding.release(packet)

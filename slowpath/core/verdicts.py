@@ -160,7 +160,7 @@ def under(judgement: Judgement, outcome: Outcome) -> Judgement:
 
 
 def _findings(flow: Flow, limit: int, rule: str, attributes: Attributes, latency: float | None) -> Findings:
-    said = flow.said | dict(flow.unit.fields) if flow.unit is not None else {}
+    said = {**flow.said, **flow.unit.fields} if flow.unit is not None else {}
     fields = {name: _shown(value, limit) for name, value in said.items() if not field_of(name).hidden}
     rule_file, _, l7_rule = rule.partition("/")
     severity = attributes.severity.name.lower() if attributes.severity is not None else None

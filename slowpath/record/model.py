@@ -49,7 +49,7 @@ _SCOPES = _names(abi.Scope)
 _ENDS = _names(abi.End)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Findings:
     """What the inspector found beside the verdict; what is empty is left out of the record."""
 
