@@ -17,7 +17,6 @@ from slowpath.rules.match import All, Condition, Not, Test
 from slowpath.rules.ruleset import Rule, RuleFile, RuleSet, read_rule_file
 from tests.unit.slowpath.core.wire import Connection, Play, inspect
 
-
 # No play here is longer.
 MOST = 1 << 20
 
