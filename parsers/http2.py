@@ -218,7 +218,7 @@ class Http2Parser(HttpParser):
                         padding = 1 + buffer[at + _HEADER] if size else 1
                         if padding > size:
                             raise ParseError("padding")
-                    self._count(side, kind, flags, size)
+                    self._count(side, kind, flags, size - padding)
                     if kind == DATA and side.direction == TO_SERVER:
                         self._body(stream, size - padding, flags & END_STREAM)
                     at += _HEADER + size

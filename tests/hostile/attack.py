@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from fastpath.abi import Action, Protocol, Verdict
 from fastpath.document import Problems
 from parsers.base import Kind, Value
 from parsers.registry import FIELDS, PARSERS
+from slowpath.core.frame import SYN
 from slowpath.core.model import Command, Decide, Judgement, Release, Write
+from slowpath.record import Record
+from slowpath.replay import InspectAll, Replay
 from slowpath.rules.fields import Subject
 from slowpath.rules.match import All, Condition, Not, Test
 from slowpath.rules.ruleset import Rule, RuleFile, RuleSet, read_rule_file
 from tests.unit.slowpath.core.wire import Connection, Play, inspect
+
+# No play here is longer.
+MOST = 1 << 20
 
 
 def ruled(*texts: str) -> RuleSet:
@@ -56,7 +62,7 @@ def _says(app: Protocol, fields: Mapping[str, Value]) -> Condition:
     return All(tests)
 
 
-def through(play: Play, side: int = 0, connection: Connection | None = None) -> bytes:
+def through(play: Play | Watched, side: int = 0, connection: Connection | None = None) -> bytes:
     """What of a side's stream got through, put in order (missing bytes are NUL): what was released before the
     connection was denied. Of what is released behind that the kernel makes resets.
     """
@@ -67,8 +73,11 @@ def through(play: Play, side: int = 0, connection: Connection | None = None) -> 
         if isinstance(command, Decide) and command.key == key and command.verdict == Verdict.DENY:
             break
         if isinstance(command, Release) and command.packet.sport == port and command.packet.payload:
-            at = (command.packet.seq - c.isn[side] - 1) & 0xFFFFFFFF
+            begins = command.packet.seq + bool(command.packet.tcp_flags & SYN)
+            at = (begins - c.isn[side] - 1) & 0xFFFFFFFF
             data = bytes(command.packet.payload)
+            if at + len(data) > MOST:
+                continue  # of a connection before, or ahead of its window
             stream.extend(bytes(max(0, at + len(data) - len(stream))))
             stream[at : at + len(data)] = data
     return bytes(stream)
@@ -87,6 +96,19 @@ def told(play: Play) -> list[dict[str, object]]:
 def verdicts(play: Play) -> Iterable[str]:
     """Of the decisions: allow connection, deny request."""
     return [f"{each.verdict.name.lower()} {each.scope.name.lower()}" for each in play.decisions]
+
+
+class Watched(Replay):
+    """A replay whose commands are kept."""
+
+    def __init__(self, connection: Connection, rules: RuleSet, name: str) -> None:
+        super().__init__(rules, InspectAll(name))
+        self.connection = connection
+        self.done: list[Command] = []
+
+    def _do(self, commands: list[Command]) -> Iterator[Record]:
+        self.done += commands
+        yield from super()._do(commands)
 
 
 class Quick(Play):
