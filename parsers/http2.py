@@ -8,12 +8,9 @@ from trailers by its number: a client's new streams have growing ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
-
-import hpack
-from hpack.exceptions import HPACKError
 
 from parsers.base import (
     GRPC_FIELDS,
@@ -30,6 +27,7 @@ from parsers.base import (
     StreamReset,
     Value,
 )
+from parsers.hpack_decoder import Decoder, HpackDecoder
 from parsers.http import Headers, HttpParser
 from parsers.identify import H2_PREFACE
 
@@ -45,7 +43,7 @@ class Limits:
     block: int = 64 * 1024
     # h2's CONTINUATION_BACKLOG; real peers need none or one (CVE-2024-27316 sends thousands).
     continuations: int = 64
-    # Decoded header list as hpack counts it (length + 32 a field): what Envoy and nginx take, 60 to 64 KiB.
+    # Decoded header list as RFC 7541 counts it (length + 32 a field): what Envoy and nginx take, 60 to 64 KiB.
     header_list: int = 64 * 1024
     # Dynamic table of either side, whatever the peer allows: 16 times the default 4,096.
     table: int = 64 * 1024
@@ -105,7 +103,7 @@ class _Side:
         "unacknowledged",
     )
 
-    def __init__(self, direction: int, limits: Limits) -> None:
+    def __init__(self, direction: int, limits: Limits, decoder: Decoder) -> None:
         self.direction = direction
         self.buffer = bytearray()
         self.skip = 0
@@ -113,7 +111,7 @@ class _Side:
         self.preface = True
         self.settled = False  # its first frame was SETTINGS
         self.size_limit = limits.frame
-        self.decoder = hpack.Decoder(max_header_list_size=limits.header_list)
+        self.decoder = decoder
         self.block: bytearray | None = None
         self.block_stream = 0
         self.block_kind = HEADERS
@@ -130,9 +128,18 @@ class Http2Parser(HttpParser):
     name = "http2"
     fields = (*HTTP_FIELDS, *GRPC_FIELDS)
 
-    def __init__(self, limits: Limits | None = None, upgraded: Request | None = None, settings: bytes = b"") -> None:
-        self.limits = limits or Limits()
-        self._sides = (_Side(TO_SERVER, self.limits), _Side(TO_CLIENT, self.limits))
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        upgraded: Request | None = None,
+        settings: bytes = b"",
+        decoder: Callable[[int], Decoder] = HpackDecoder,
+    ) -> None:
+        self.limits = limits = limits or Limits()
+        self._sides = (
+            _Side(TO_SERVER, limits, decoder(limits.header_list)),
+            _Side(TO_CLIENT, limits, decoder(limits.header_list)),
+        )
         self._sides[TO_SERVER].preface = False
         self._events: list[Event] = []
         self._last_stream = 1 if upgraded else 0
@@ -318,10 +325,7 @@ class Http2Parser(HttpParser):
                     raise ParseError("setting")
                 peer.size_limit = max(peer.size_limit, value)
             elif setting == SETTING_TABLE_SIZE:
-                allowed = min(value, self.limits.table)
-                # hpack sets both at once; the encoder's own size update is what changes the table.
-                decoder = peer.decoder
-                decoder.max_allowed_table_size = max(decoder.max_allowed_table_size, allowed)
+                peer.decoder.allow(min(value, self.limits.table))
 
     def _headers(self, side: _Side, kind: int, flags: int, stream: int, payload: bytes) -> None:
         start, end = 0, len(payload)
@@ -353,10 +357,7 @@ class Http2Parser(HttpParser):
         assert side.block is not None
         block = bytes(side.block)
         side.block = None
-        try:
-            headers = [(bytes(name), bytes(value)) for name, value in side.decoder.decode(block, raw=True)]
-        except HPACKError as error:
-            raise ParseError("hpack_" + type(error).__name__.removesuffix("Error").lower()) from None
+        headers = side.decoder.decode(block)
         if side.block_kind == PUSH_PROMISE:
             return
         if side.direction == TO_CLIENT:

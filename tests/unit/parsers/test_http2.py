@@ -211,7 +211,7 @@ def test_header_bomb() -> None:
     parser = started()
     parser.feed(TO_SERVER, frame(1, END_HEADERS, 1, block))
     bomb = sender.block(*HEAD) + sender.block(("x", "y" * 3000)) * 100
-    assert refused(frame(1, END_HEADERS, 3, bomb), parser).startswith("hpack")
+    assert refused(frame(1, END_HEADERS, 3, bomb), parser) == "header_list"
 
 
 def test_bodies_are_walked_not_kept() -> None:
