@@ -1,6 +1,6 @@
 """What parsers do on one core: alone, on their conversations (tests/contract/conversations) with a new parser for each
-connection, and long connections where the issue is the rate of requests. `grpc` is with the HPACK decoder that is chosen where it
-runs, libnghttp2's if there is one, `grpc.hpack` with the package hpack.
+connection, and long connections where the issue is the rate of requests. `grpc` is with the HPACK decoder that is
+chosen here, libnghttp2's if there is one, `grpc.hpack` with the package hpack.
 
 Best of interleaved rounds. Beside them, in the same run: httptools without anybody who looks at what it reads,
 and dnspython.

@@ -1,6 +1,7 @@
 """HTTP/2 (RFC 9113), both directions: a frame walker and one HPACK decoder a side.
 
-Bodies are skipped, not kept. The parser follows what changes the meaning of later
+Bodies are skipped, not kept, and streams remembered only where rules ask for what responses, bodies
+or messages say. The parser follows what changes the meaning of later
 bytes (SETTINGS, header blocks, CONTINUATION) and refuses what endpoints must refuse
 where that matters to a decision; flow control is theirs. A stream's requests are told
 from trailers by its number: a client's new streams have growing ones.
@@ -9,7 +10,7 @@ from trailers by its number: a client's new streams have growing ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from parsers.base import (
@@ -23,12 +24,14 @@ from parsers.base import (
     Preface,
     Request,
     Response,
+    Said,
     Settings,
     StreamReset,
+    Unit,
     Value,
 )
 from parsers.hpack_decoder import Decoder, HpackDecoder
-from parsers.http import Headers, HttpParser
+from parsers.http import Body, Headers, HttpParser, remembered
 from parsers.identify import H2_PREFACE
 
 
@@ -55,6 +58,10 @@ class Limits:
     priorities: int = 1000
     # Empty DATA frames in a row without END_STREAM (CVE-2019-9518).
     empty: int = 100
+    # Streams that are open at a time, where they are remembered: servers allow 100 to 1,000.
+    streams: int = 2048
+    # Bytes that are remembered of them: 1 KiB each, and what zlib needs for 128 bodies.
+    remembered: int = 8 << 20
 
 
 DATA: Final = 0
@@ -88,25 +95,36 @@ class _Side:
 
     __slots__ = (
         "block",
+        "block_ends",
         "block_kind",
         "block_stream",
         "buffer",
         "continuations",
+        "data",
         "decoder",
         "direction",
         "empty",
+        "ends",
         "offset",
+        "padding",
         "preface",
+        "promised",
         "settled",
         "size_limit",
         "skip",
         "unacknowledged",
+        "waiting",
     )
 
     def __init__(self, direction: int, limits: Limits, decoder: Decoder) -> None:
         self.direction = direction
         self.buffer = bytearray()
         self.skip = 0
+        # Of the DATA frame at hand, if its stream is remembered; -1: how much padding it has is in its first byte.
+        self.data: _Stream | None = None
+        self.padding = 0
+        self.ends = 0
+        self.waiting: set[int] = set()  # streams in which a message's prefix is incomplete
         self.offset = 0
         self.preface = True
         self.settled = False  # its first frame was SETTINGS
@@ -115,9 +133,26 @@ class _Side:
         self.block: bytearray | None = None
         self.block_stream = 0
         self.block_kind = HEADERS
+        self.block_ends = 0
+        self.promised = 0
         self.continuations = 0
         self.unacknowledged = 0
         self.empty = 0
+
+
+class _Stream:
+    """A request whose response, or something in either's body, is to be told."""
+
+    __slots__ = ("answer", "bodies", "number", "open", "remembered", "request", "status")
+
+    def __init__(self, request: Request, *, answers: bool) -> None:
+        self.number = request.stream
+        self.request = request
+        self.answer: Said | None = None
+        self.status = 0
+        self.bodies: list[Body | None] = [None, None]  # by direction
+        self.open = [True, answers]  # something to be told may come
+        self.remembered = remembered(request)
 
 
 class Http2Parser(HttpParser):
@@ -146,24 +181,29 @@ class Http2Parser(HttpParser):
         self._requests = 0
         self._resets = 0
         self._priorities = 0
+        self._streams: dict[int, _Stream] = {}
+        self._remembered = 0
+        self._upgraded = upgraded
         if settings:
             self._apply(TO_SERVER, self._pairs(settings))
 
     @property
     def buffered(self) -> int:
         """Bytes retained."""
-        return sum(len(side.buffer) + len(side.block or b"") for side in self._sides)
+        return self._remembered + sum(len(side.buffer) + len(side.block or b"") for side in self._sides)
 
     def pending(self, direction: int) -> bool:
-        """The client's preface, a frame header or a header block is incomplete."""
-        if direction != TO_SERVER:
+        """The client's preface, a frame header or a header block is incomplete; a message's prefix."""
+        side = self._sides[direction]
+        if side.waiting:
+            return True
+        if direction != TO_SERVER and not self._wanted.answers:
             return False
-        side = self._sides[TO_SERVER]
         if side.block is not None or not side.preface:
             return bool(side.block is not None or side.buffer)
         if not side.buffer:
             return False
-        return len(side.buffer) < 4 or side.buffer[3] in {HEADERS, CONTINUATION}
+        return len(side.buffer) < 4 or side.buffer[3] in {HEADERS, CONTINUATION} or bool(self._streams)
 
     def feed(self, direction: int, data: bytes) -> list[Event]:
         """Consume bytes of one direction."""
@@ -178,7 +218,7 @@ class Http2Parser(HttpParser):
     def gap(self, direction: int, size: int) -> list[Event]:
         """Only a body's bytes may be missing; the dynamic table is lost with any other."""
         side = self._sides[direction]
-        if size > side.skip:
+        if size > side.skip or side.data is not None:
             raise ParseError("gap", side.offset)
         side.skip -= size
         side.offset += size
@@ -187,8 +227,11 @@ class Http2Parser(HttpParser):
     def _walk(self, side: _Side, data: bytes) -> None:
         if side.skip:
             size = min(side.skip, len(data))
-            side.skip -= size
             side.offset += size
+            if side.data is not None:
+                self._data(side, data[:size])
+            else:
+                side.skip -= size
             data = data[size:]
         if not data:
             return
@@ -211,6 +254,14 @@ class Http2Parser(HttpParser):
                     payload = bytes(buffer[at + _HEADER : at + _HEADER + size])
                     at += _HEADER + size
                     self._frame(side, kind, flags, stream, payload)
+                elif kind == DATA and stream in self._streams:
+                    self._count(side, kind, flags, size)
+                    at += _HEADER
+                    side.data, side.skip = self._streams[stream], size
+                    side.padding, side.ends = -1 if flags & PADDED else 0, flags & END_STREAM
+                    size = min(size, len(buffer) - at)
+                    at += size
+                    self._data(side, bytes(buffer[at - size : at]))
                 else:
                     self._count(side, kind, flags, size)
                     at += _HEADER + size
@@ -221,6 +272,70 @@ class Http2Parser(HttpParser):
             # del of a prefix is O(1) amortised, where slicing copies the rest each time
             side.offset += at
             del buffer[:at]
+
+    def _data(self, side: _Side, data: bytes) -> None:
+        """Bytes of a DATA frame, of a stream that is remembered."""
+        stream = side.data
+        assert stream is not None
+        side.skip -= len(data)
+        if side.padding < 0 and (data or not side.skip):
+            if not data or data[0] > side.skip + len(data) - 1:
+                raise ParseError("padding")
+            side.padding = data[0]
+            data = data[1:]
+        body = stream.bodies[side.direction]
+        if side.direction == TO_CLIENT and stream.answer is None:
+            raise ParseError("response")
+        if body is not None:
+            body.feed(data[: max(0, len(data) + min(0, side.skip - side.padding))], self._events)
+            if body.pending:
+                side.waiting.add(stream.number)
+            else:
+                side.waiting.discard(stream.number)
+        if not side.skip:
+            side.data = None
+            if side.ends:
+                self._ends(stream, side.direction)
+
+    def _ends(self, stream: _Stream, direction: int) -> None:
+        """The stream's direction has ended."""
+        body = stream.bodies[direction]
+        if body is not None:
+            body.end()
+        if direction == TO_CLIENT and stream.answer is not None and stream.open[TO_CLIENT]:
+            told = "grpc.status" in stream.answer.fields or (body is not None and body.ended)
+            if stream.request.is_call and not told and "grpc.status" in self.asked:
+                self._events.append(self._ending(stream.answer, stream.status))
+        stream.open[direction] = False
+        if direction == TO_CLIENT and stream.bodies[TO_SERVER] is None:
+            stream.open[TO_SERVER] = False
+        if not any(stream.open):
+            self._forget(stream.number)
+
+    def _remember(self, request: Request, headers: Headers) -> None:
+        self._forget(request.stream)
+        stream = self._streams[request.stream] = _Stream(request, answers=self._wanted.answers)
+        self._remembered += stream.remembered
+        self._begins(stream, request, headers)
+
+    def _begins(self, stream: _Stream, head: Unit, headers: Headers) -> None:
+        """A body; what a tunnel carries is none."""
+        if self._wanted.bodies and stream.request.method != b"CONNECT":
+            body = stream.bodies[head.direction] = self._body(head, stream.request, headers, stream.status)
+            if body is not None:
+                stream.remembered += body.kept
+                self._remembered += body.kept
+        if len(self._streams) > self.limits.streams or self._remembered > self.limits.remembered:
+            raise ParseError("streams")
+
+    def _forget(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            self._remembered -= stream.remembered
+        for side in self._sides:
+            side.waiting.discard(number)
+            if side.data is stream:
+                side.data = None
 
     def _preface(self, side: _Side) -> int:
         size = len(H2_PREFACE)
@@ -285,6 +400,7 @@ class Http2Parser(HttpParser):
             if self._resets > self.limits.resets:
                 raise ParseError("rapid_reset")
             self._events.append(StreamReset(side.direction, stream, int.from_bytes(payload, "big")))
+            self._forget(stream)
         elif kind == GOAWAY:
             if len(payload) < 8:
                 raise ParseError("frame_size")
@@ -341,6 +457,9 @@ class Http2Parser(HttpParser):
             raise ParseError("padding")
         side.block = bytearray()
         side.block_stream = stream
+        side.block_ends = flags & END_STREAM
+        if kind == PUSH_PROMISE:
+            side.promised = int.from_bytes(payload[start - 4 : start], "big") & 0x7FFFFFFF
         side.block_kind = kind
         side.continuations = 0
         self._append(side, payload[start:end])
@@ -359,19 +478,29 @@ class Http2Parser(HttpParser):
         side.block = None
         headers = side.decoder.decode(block)
         if side.block_kind == PUSH_PROMISE:
+            if self._wanted.answers:
+                # Its response comes without having been asked for.
+                self._remember(self._read(side.promised, headers), ())
+                self._streams[side.promised].open[TO_SERVER] = False
             return
+        stream = side.block_stream
         if side.direction == TO_CLIENT:
-            self._response(side.block_stream, headers)
-        elif side.block_stream > self._last_stream:
-            self._request(side.block_stream, headers)
+            self._response(stream, headers)
+        elif stream > self._last_stream:
+            if not stream & 1:
+                raise ParseError("stream_even")
+            self._last_stream = stream
+            self._requests += 1
+            request = self._read(stream, headers)
+            self._events.append(request)
+            if self._wanted.answers or self._wanted.bodies:
+                self._remember(request, headers)
         elif any(name.startswith(b":") for name, _ in headers):
             raise ParseError("trailers")
+        if side.block_ends and stream in self._streams:
+            self._ends(self._streams[stream], side.direction)
 
-    def _request(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
-        if not stream & 1:
-            raise ParseError("stream_even")
-        self._last_stream = stream
-        self._requests += 1
+    def _read(self, stream: int, headers: Headers) -> Request:
         pseudo: dict[bytes, bytes] = {}
         hosts: list[bytes] = []
         kind = b""
@@ -414,7 +543,7 @@ class Http2Parser(HttpParser):
         if self._wanted.of_requests:
             target = host if plain_connect else path
             said = self._said(target, b"2", _regular(headers), [protocol] if protocol else [])
-        self._events.append(Request(method, path, host, kind, stream, pseudo.get(b":scheme", b""), protocol, said))
+        return Request(method, path, host, kind, stream, pseudo.get(b":scheme", b""), protocol, said)
 
     def _response(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
         status = 0
@@ -428,6 +557,27 @@ class Http2Parser(HttpParser):
                 grpc_status = value
         self._resets = max(0, self._resets - 1)
         self._events.append(Response(status, stream, grpc_status))
+        if stream == 1 and self._upgraded is not None and self._wanted.answers:
+            self._remember(replace(self._upgraded, stream=1), ())
+            self._streams[1].open[TO_SERVER] = False
+            self._upgraded = None
+        if stream in self._streams:
+            self._told(self._streams[stream], status, _regular(headers))
+
+    def _told(self, stream: _Stream, status: int, headers: Headers) -> None:
+        """A response, an interim one before it, or its trailers."""
+        if bool(status) == (stream.answer is not None):
+            raise ParseError("status" if status else "trailers")
+        if stream.answer is not None:
+            answer = self._ending(stream.answer, stream.status, headers)
+            stream.answer = answer
+        else:
+            answer = self._answer(stream.request, status, headers)
+            if status >= 200:
+                stream.answer, stream.status = answer, status
+                self._begins(stream, answer, headers)
+        if self._wanted.responses:
+            self._events.append(answer)
 
 
 def _regular(headers: Headers) -> Headers:

@@ -16,6 +16,7 @@ from fastpath.word import Word
 from parsers.base import (
     TO_CLIENT,
     TO_SERVER,
+    Content,
     Event,
     ParseError,
     Parser,
@@ -671,7 +672,8 @@ class Inspector:
         protocol = NAMES[unit.protocol]
         if flow.kind == Protocol.NONE:
             flow.kind = flow.protocol = protocol
-        flow.switching = isinstance(unit, Request) and bool(unit.upgrade) and not unit.stream
+        if isinstance(unit, Request):
+            flow.switching = bool(unit.upgrade) and not unit.stream
         judgement = flow.judgements.get(protocol)
         if judgement is None:
             self._judge_request(flow, protocol)
@@ -718,7 +720,7 @@ class Inspector:
             self._deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome.rule)
         elif outcome.action == Action.DENY:
             self._deny_datagram(flow, judgement, outcome)
-        elif not flow.recorded or judgement.log == "all":
+        elif not flow.recorded or (judgement.log == "all" and not isinstance(flow.unit, Content)):
             self._record(flow, Verdict.ALLOW, Scope.REQUEST, outcome.reason, judgement, rule=outcome.rule)
 
     def _deny_datagram(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
