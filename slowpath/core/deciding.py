@@ -10,6 +10,7 @@ from fastpath.abi import Action, Protocol, Reason, Scope, Verdict
 from parsers.base import (
     TO_CLIENT,
     TO_SERVER,
+    Content,
     Event,
     ParseError,
     Parser,
@@ -197,7 +198,8 @@ class Deciding:
         protocol = NAMES[unit.protocol]
         if flow.kind == Protocol.NONE:
             flow.kind = flow.protocol = protocol
-        flow.switching = isinstance(unit, Request) and bool(unit.upgrade) and not unit.stream
+        if isinstance(unit, Request):
+            flow.switching = bool(unit.upgrade) and not unit.stream
         judgement = flow.judgements.get(protocol)
         if judgement is None:
             self._judge_request(flow, protocol)
@@ -247,7 +249,7 @@ class Deciding:
             self._verdicts.deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome=outcome)
         elif outcome.action == Action.DENY:
             self._deny_datagram(flow, judgement, outcome)
-        elif not flow.recorded or judgement.log == "all":
+        elif not flow.recorded or (judgement.log == "all" and not isinstance(flow.unit, Content)):
             self._verdicts.record(flow, Verdict.ALLOW, Scope.REQUEST, outcome.reason, judgement, outcome=outcome)
 
     def _deny_datagram(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:

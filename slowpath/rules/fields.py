@@ -24,6 +24,8 @@ SEPARATORS: Final = {
 # Protocols that have other protocols' fields, by what stands before the dot.
 _SHARED: Final = {
     "http": {Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC},
+    # gRPC-Web is what HTTP carries, of any version.
+    "grpc": {Protocol.GRPC, Protocol.HTTP2, Protocol.HTTP},
     "tls": {Protocol.TLS, Protocol.QUIC},
 }
 

@@ -30,16 +30,17 @@ def read_sample(node: Node, protocols: Sequence[Protocol]) -> Sample:
             value.report(wrong)
         elif name != "protocol":
             fields[name] = _value(value, field_of(name).kind)
+    call = any(name.startswith("grpc.") for name in fields)
     if "protocol" in nodes:
         protocol = nodes["protocol"].choice(Protocol, allowed=PROTOCOLS)
     else:
         fitting = [each for each in protocols if all(each in protocols_of(name) for name in fields)]
-        protocol = (fitting or list(protocols))[0]
+        protocol = Protocol.GRPC if call and Protocol.GRPC in fitting else (fitting or list(protocols))[0]
     for name in fields:
         if protocol not in protocols_of(name):
             nodes[name].report(f"{protocol.name.lower()} has no {name}")
     if protocol in protocols_of("http.path"):
-        call = protocol == Protocol.GRPC
+        call = call or protocol == Protocol.GRPC
         path = b"/".join((b"", *_texts(fields, "grpc.service", "grpc.method"))) if call else b"/"
         fields = {"http.method": b"POST" if call else b"GET", "http.path": path, "http.host": b"", **fields}
     return Sample(Subject(protocol, fields), node.line)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from fastpath.abi import Action, Protocol, Verdict
 from fastpath.document import Problems
 from parsers.base import Kind, Value
-from parsers.registry import FIELDS, PARSERS
+from parsers.registry import PARSERS, field_of
 from slowpath.core.frame import SYN
 from slowpath.core.model import Command, Decide, Judgement, Release, Write
-from slowpath.record import Record
 from slowpath.replay import InspectAll, Replay
 from slowpath.rules.fields import Subject
 from slowpath.rules.match import All, Condition, Not, Test
@@ -45,7 +44,7 @@ def unit_by_unit(name: str, *denied: Mapping[str, Value]) -> RuleFile:
 
 
 def _never(name: str) -> Test:
-    if FIELDS[name].kind == Kind.NUMBER:
+    if field_of(name).kind == Kind.NUMBER:
         return Test(name, ranges=((-1, -1),))
     return Test(name, exact=frozenset(("\0never",)))
 
@@ -54,7 +53,7 @@ def _says(app: Protocol, fields: Mapping[str, Value]) -> Condition:
     subject = Subject(app, fields)
     tests: list[Condition] = []
     for name in fields:
-        if FIELDS[name].kind == Kind.NUMBER:
+        if field_of(name).kind == Kind.NUMBER:
             number = subject.number(name)
             tests.append(Test(name, ranges=((number, number),)))
         elif texts := subject.texts(name):
@@ -106,9 +105,9 @@ class Watched(Replay):
         self.connection = connection
         self.done: list[Command] = []
 
-    def _do(self, commands: list[Command]) -> Iterator[Record]:
+    def _do(self, commands: list[Command]) -> None:
         self.done += commands
-        yield from super()._do(commands)
+        super()._do(commands)
 
 
 class Quick(Play):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from fastpath.abi import Protocol
-from parsers.base import TCP, TO_CLIENT, TO_SERVER, UDP, Switched, Unit
+from parsers.base import TCP, TO_CLIENT, TO_SERVER, UDP, Content, Switched, Unit
 from slowpath.core.fragments import MAX_PIECES
 from slowpath.core.model import Judgement
 from slowpath.record import Record
@@ -34,7 +34,9 @@ def parts_of(conversation: Conversation) -> Parts:
 
 
 def last_unit(conversation: Conversation) -> tuple[Unit, int]:
-    """The last unit that no other is like, and where in its direction's stream it ends."""
+    """The last unit that none before it is like, and where in its direction's stream it ends. Pieces of contents are what
+    cuts make of them.
+    """
     parser = conversation.begin()
     before = [0, 0]
     if conversation.parser == "websocket":
@@ -47,7 +49,10 @@ def last_unit(conversation: Conversation) -> tuple[Unit, int]:
             found += [(event, before[event.direction]) for event in events if isinstance(event, Unit)]
             if any(isinstance(event, Switched) for event in events):
                 return found[-1]
-    return next((u, end) for u, end in reversed(found) if sum(v.fields == u.fields for v, _ in found) == 1)
+    found = [(unit, end) for unit, end in found if not isinstance(unit, Content)]
+    return next(
+        (u, end) for n, (u, end) in reversed([*enumerate(found)]) if all(v.fields != u.fields for v, _ in found[:n])
+    )
 
 
 def rules_of(conversation: Conversation, *denied: Unit) -> tuple[dict[Protocol, Judgement], RuleSet]:
