@@ -427,7 +427,7 @@ class Inspector:
             self._release(packet)  # a late copy of what a server sent: nothing depends on it
         elif arrival == Arrival.LIMIT and flow.state == State.CONFIRM and at > stream.next:
             self._discard(packet)  # it is allowed already; TCP sends it again
-        elif arrival == Arrival.LIMIT or flow.held_bytes + len(packet.frame) > self.limits.flow_held:
+        elif arrival == Arrival.LIMIT or self._overfull(flow, packet, arrival):
             self._hold(flow, packet, direction, end)
             self._exception(flow, self.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
         else:
@@ -438,6 +438,15 @@ class Inspector:
                 elif flow.state == State.PARSE:
                     self._parse(flow, direction, fresh)
                 self._settle(flow)
+
+    def _overfull(self, flow: Flow, packet: Packet, arrival: Arrival) -> bool:
+        """Too much would be held. What is in order of a long unit need not be: its last byte is read before it goes."""
+        if flow.held_bytes + len(packet.frame) <= self.limits.flow_held:
+            return False
+        if arrival != Arrival.NEW or flow.state != State.PARSE or flow.parser is None or flow.parser.blocked:
+            return True
+        flow.forwarding = True
+        return False
 
     def _conflict(self, flow: Flow, packet: Packet, direction: int, end: int) -> None:
         if self.exceptions.overlap_conflict == Action.INSPECT:
