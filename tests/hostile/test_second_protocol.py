@@ -111,7 +111,7 @@ def test_commands_in_a_body_of_http(body: bytes) -> None:
 
 @pytest.mark.parametrize(("body", "rule"), [(b"FLUSHALL\r\n", "no-flush"), (FLUSH, "no-flush")])
 def test_what_servers_skip_is_read_on(body: bytes, rule: str) -> None:
-    """Behind a first command of its own HTTP's lines are commands to Redis, which ends the connection at POST or Host:."""
+    """Behind a first command of its own HTTP is commands to Redis, which ends the connection at POST or Host:."""
     p = Quick(judged("redis"), ruled(REDIS))
     p.client(b"*1\r\n$4\r\nPING\r\n")
     p.server(b"+PONG\r\n")
