@@ -23,6 +23,8 @@ from parsers.base import (
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.identify import Confidence, Match, NeedMore, identify
+from parsers.identify.answers import NO, YES
+from parsers.identify.encrypted import tls_client, tls_server
 from parsers.registry import PARSERS, make_parser
 from slowpath.core.flow import Flow, State
 from slowpath.core.frame import TCP
@@ -54,6 +56,9 @@ class Deciding:
         flow.buffers[direction].extend(data)
         flow.asked += 1
         to_server, to_client = bytes(flow.buffers[0]), bytes(flow.buffers[1])
+        if flow.agreed:
+            self._begins_tls(flow, to_server, to_client)
+            return
         answer = identify(to_server, to_client)
         if flow.guessed and not isinstance(answer, Match):
             swapped = identify(to_client, to_server)
@@ -68,6 +73,15 @@ class Deciding:
                 self.need_more(flow, final=True)
         else:
             self._known(flow, answer if isinstance(answer, Match) else None)
+
+    def _begins_tls(self, flow: Flow, to_server: bytes, to_client: bytes) -> None:
+        """What both sides agreed on: text in clear would be allowed by a name that is not its own."""
+        client = tls_client(to_server)
+        if NO in {client, tls_server(to_client)}:
+            self._parse_error(flow)
+        elif client == YES:
+            flow.agreed = False
+            self._read(flow, Protocol.TLS)
 
     def identify_datagram(self, flow: Flow, direction: int, data: bytes) -> None:
         """The flow's first datagram says what it is."""
@@ -318,7 +332,11 @@ class Deciding:
         flow.buffers[TO_SERVER].extend(event.to_server)
         flow.buffers[TO_CLIENT].extend(event.to_client)
         flow.state = State.IDENTIFY
-        if event.protocol:
+        if event.protocol == "tls":
+            flow.agreed = True
+            if event.to_server or event.to_client:
+                self.identify(flow, TO_SERVER, b"")
+        elif event.protocol:
             self._read(flow, NAMES[event.protocol])
 
     # -- ends, and a new policy -----------------------------------------------------------------------------------
@@ -373,7 +391,7 @@ class Deciding:
         """An incomplete beginning has had its time. Unless it is `final`, a flow allowed as unknown is not allowed
         for good: its next bytes may complete what a rule refuses.
         """
-        if flow.state == State.PARSE:
+        if flow.state == State.PARSE or flow.agreed:
             # Half a request is not unknown: allowed as that, its other half would never be judged.
             self._stats.need_more += 1
             action = Action.ALLOW if self._terms.exceptions.need_more == Action.ALLOW else Action.DENY

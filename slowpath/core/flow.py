@@ -65,10 +65,10 @@ class Flow:
     """One flow under inspection."""
 
     __slots__ = (
-        "asked", "buffers", "confirm", "decided_at", "decision", "fields", "fin", "first", "forwarding", "guessed",
-        "held", "held_bytes", "held_since", "hold_until", "judgement", "judgements", "kept_bytes", "key", "kind", "l4",
-        "last_seen", "midstream", "need_until", "parser", "protocol", "recorded", "resting", "safe", "said",
-        "scheduled", "server_is_a", "session_id", "state", "streams", "switching", "unit",
+        "agreed", "asked", "buffers", "confirm", "decided_at", "decision", "fields", "fin", "first", "forwarding",
+        "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement", "judgements", "kept_bytes", "key",
+        "kind", "l4", "last_seen", "midstream", "need_until", "parser", "protocol", "recorded", "resting", "safe",
+        "said", "scheduled", "server_is_a", "session_id", "state", "streams", "switching", "unit",
     )  # fmt: skip
 
     def __init__(self, key: bytes, info: SessionInfo, packet: Packet) -> None:
@@ -95,6 +95,7 @@ class Flow:
         self.fin: list[int | None] = [None, None]
         self.asked = 0  # how often it was to be identified
         self.first = Protocol.NONE
+        self.agreed = False  # both sides went over to TLS: the next bytes must be that
         self.protocol = Protocol.NONE
         self.kind = Protocol.NONE  # of the first request: what the connection is to connection-scoped rules
         self.parser: Parser | None = None

@@ -34,8 +34,8 @@ def parts_of(conversation: Conversation) -> Parts:
 
 
 def last_unit(conversation: Conversation) -> tuple[Unit, int]:
-    """The last unit that none before it is like, and where in its direction's stream it ends. Pieces of contents are what
-    cuts make of them.
+    """The last unit that none before it is like, and where in its direction's stream it ends. Pieces of contents are
+    what cuts make of them.
     """
     parser = conversation.begin()
     before = [0, 0]
