@@ -32,6 +32,7 @@ from parsers.identify import Confidence, Match, NeedMore, identify
 from parsers.identify.answers import NO, YES
 from parsers.identify.encrypted import tls_client, tls_server
 from parsers.registry import FIELDS, make_parser
+from slowpath.core.candidates import Candidates
 from slowpath.core.flow import Flow, Held, State, Stats
 from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet, flow_key
 from slowpath.core.model import (
@@ -564,10 +565,24 @@ class Inspector:
                 answer = swapped
         if isinstance(answer, NeedMore):
             limits = self.limits
+            if answer.asked and not to_client and self._refused(flow, answer.asked, to_server):
+                return
             if len(to_server) + len(to_client) >= limits.need_more_bytes or flow.asked >= limits.need_more_packets:
                 self._need_more(flow, final=True)
         else:
             self._known(flow, answer if isinstance(answer, Match) else None)
+
+    def _refused(self, flow: Flow, names: tuple[str, ...], whole: bytes) -> bool:
+        """Commands that a server will answer, whoever's they are: denied where all who may be meant refuse them."""
+        if flow.candidates is None:
+            flow.candidates = Candidates()
+        ends = flow.key, flow.session_id
+        refusal = flow.candidates.refusal(names, whole, ends, self.kernel, self.rules)
+        if refusal is None:
+            return False
+        flow.first = flow.protocol = refusal.protocol
+        self._deny(flow, refusal.judgement, Scope.CONNECTION, refusal.reason, refusal.rule)
+        return True
 
     def _begins_tls(self, flow: Flow, to_server: bytes, to_client: bytes) -> None:
         """What both sides agreed on: text in clear would be allowed by a name that is not its own."""
@@ -602,6 +617,7 @@ class Inspector:
     def _read(self, flow: Flow, protocol: Protocol) -> None:
         """With the protocol's parser, if what it says is needed."""
         flow.protocol = protocol
+        flow.candidates = None
         flow.forwarding = False
         flow.hold_until = flow.need_until = 0.0
         if protocol == Protocol.HTTP:
