@@ -26,11 +26,12 @@ from parsers.identify import Confidence, Match, NeedMore, identify
 from parsers.identify.answers import NO, YES
 from parsers.identify.encrypted import tls_client, tls_server
 from parsers.registry import PARSERS, make_parser
+from slowpath.core.candidates import Candidates
 from slowpath.core.flow import Flow, State
 from slowpath.core.frame import TCP
 from slowpath.core.holding import Holding
-from slowpath.core.model import NAMES, Judgement, Kernel, Terms
-from slowpath.core.verdicts import Verdicts, under
+from slowpath.core.model import NAMES, Judgement, Kernel, Terms, under
+from slowpath.core.verdicts import Verdicts
 from slowpath.rules.fields import Subject
 from slowpath.rules.ruleset import Outcome
 
@@ -69,10 +70,24 @@ class Deciding:
                 answer = swapped
         if isinstance(answer, NeedMore):
             limits = self._terms.limits
+            if answer.asked and not to_client and self._refused(flow, answer.asked, to_server):
+                return
             if len(to_server) + len(to_client) >= limits.need_more_bytes or flow.asked >= limits.need_more_packets:
                 self.need_more(flow, final=True)
         else:
             self._known(flow, answer if isinstance(answer, Match) else None)
+
+    def _refused(self, flow: Flow, names: tuple[str, ...], whole: bytes) -> bool:
+        """Commands that a server will answer, whoever's they are: denied where all who may be meant refuse them."""
+        if flow.candidates is None:
+            flow.candidates = Candidates()
+        ends = flow.key, flow.session_id
+        refusal = flow.candidates.refusal(names, whole, ends, self._kernel, self._terms.rules)
+        if refusal is None:
+            return False
+        flow.first = flow.protocol = refusal.protocol
+        self._verdicts.deny(flow, refusal.judgement, Scope.CONNECTION, refusal.reason, outcome=refusal.outcome)
+        return True
 
     def _begins_tls(self, flow: Flow, to_server: bytes, to_client: bytes) -> None:
         """What both sides agreed on: text in clear would be allowed by a name that is not its own."""
@@ -118,6 +133,7 @@ class Deciding:
     def _read(self, flow: Flow, protocol: Protocol) -> None:
         """With the protocol's parser, if what it says is needed."""
         flow.protocol = protocol
+        flow.candidates = None
         flow.forwarding = False
         flow.hold_until = flow.need_until = 0.0
         if protocol == Protocol.HTTP:

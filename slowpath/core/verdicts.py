@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fastpath.abi import Protocol, Reason, Scope, Verdict
 from fastpath.policy.model import Log
 from fastpath.word import Word
@@ -145,18 +143,6 @@ class Verdicts:
                 )
             )
         )
-
-
-def under(judgement: Judgement, outcome: Outcome) -> Judgement:
-    """The policy rule's attributes, but for what the rule in the file says otherwise."""
-    own = outcome.attributes
-    if own.reset is None and own.log is None:
-        return judgement
-    return replace(
-        judgement,
-        reset=judgement.reset if own.reset is None else own.reset,
-        log=judgement.log if own.log is None else own.log.value,
-    )
 
 
 def _findings(flow: Flow, limit: int, rule: str, attributes: Attributes, latency: float | None) -> Findings:

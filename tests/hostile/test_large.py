@@ -134,7 +134,7 @@ def redis_set() -> Iterator[bytes]:
 
 
 def redis_many() -> Iterator[bytes]:
-    yield b"*1044481\r\n$4\r\nMSET\r\n"  # Redis takes up to 1,048,576
+    yield b"*1044481\r\n$5\r\nRPUSH\r\n"  # Redis takes up to 1,048,576
     for _ in range(255):
         yield b"$1\r\nk\r\n" * (1 << 12)
 
