@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import operator
 import os
 import secrets
 import stat
@@ -182,20 +183,32 @@ def _pack(objects: Objects, compiler: Iterable[Path]) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
+def _whole(value: int) -> int:
+    """A u32 of the kernel's."""
+    if not 0 <= operator.index(value) < 1 << 32:
+        raise ValueError(value)
+    return value
+
+
 def _unpack(content: bytes) -> Objects:
-    """FileNotFoundError when the compiler is no longer the one that made it."""
+    """CacheError; FileNotFoundError when the compiler is no longer the one that made it."""
     try:
         found: dict[str, Any] = json.loads(content)
         compiler: dict[str, list[int]] = found["compiler"]
         objects = Objects(
             base64.b64decode(found["btf"]),
             tuple(
-                MapObject(name, MapShape(*shape), MapTypes(0, key, value), template)
+                MapObject(
+                    str(name), MapShape(*map(_whole, shape)), MapTypes(0, _whole(key), _whole(value)), str(template)
+                )
                 for name, template, key, value, *shape in found["maps"]
             ),
-            tuple(ProgramObject(name, base64.b64decode(code), function) for name, function, code in found["programs"]),
+            tuple(
+                ProgramObject(str(name), base64.b64decode(code), _whole(function))
+                for name, function, code in found["programs"]
+            ),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(f"an entry is none of ours: {error}") from None
     if not compiler or any(_state(Path(path)) != state for path, state in compiler.items()):
         raise FileNotFoundError

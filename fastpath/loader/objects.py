@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from fastpath.libbpf import UNTYPED, Btf, Map, MapShape, MapTypes, Program, pin
 from fastpath.loader.compile import Compiled, Places
 
+# So many programs are verified at once at most: each takes memory meanwhile.
+_AT_ONCE = 4
+
 # linux/bpf.h: a load of 64 bits, BPF_LD | BPF_DW | BPF_IMM, whose source register says what the value stands for.
 _LOAD = 0x18
 _PSEUDO_MAP_FD = 1
@@ -113,6 +116,9 @@ def load_and_pin(objects: Objects, places: Places) -> None:
     """What `compile_and_pin` does, without compiling. On an error (OSError, NotPortableError) nothing is left in the
     places of `shared` that was not there; the caller removes the rest.
     """
+    named = {each.name for each in objects.maps} | {each.name for each in objects.programs}
+    if missing := {*places.programs, *places.maps, *places.shared, places.progs_map} - named:
+        raise NotPortableError(f"{', '.join(sorted(missing))}: missing")
     with ExitStack() as stack:
         btf = stack.enter_context(Btf.load(objects.btf)) if objects.btf else None
         maps: dict[str, Map] = {}
@@ -138,7 +144,7 @@ def load_and_pin(objects: Objects, places: Places) -> None:
             )
 
         # Most of the time is the verifier's, which takes several at once.
-        with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
+        with ThreadPoolExecutor(min(_AT_ONCE, len(os.sched_getaffinity(0)))) as pool:
             loaded = list(pool.map(load, objects.programs))
         programs = {each.name: stack.enter_context(one) for each, one in zip(objects.programs, loaded, strict=True)}
         for slot, name in places.slots.items():

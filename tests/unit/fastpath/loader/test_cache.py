@@ -125,7 +125,20 @@ def test_a_damaged_file_is_ignored_and_replaced(
     assert cache.find("key") == OTHER
 
 
-@pytest.mark.parametrize("content", [b"[]", b"{}", b'{"compiler":[]}', b"null", b"not JSON"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[]",
+        b"{}",
+        b'{"compiler":[]}',
+        b"null",
+        b"not JSON",
+        b'{"compiler":{"/":[]},"btf":"","maps":[["m","",0,0,-1,4,4,4,4]],"programs":[]}',
+        b'{"compiler":{"/":[]},"btf":"","maps":[["m","",0,0,1,4,4,4]],"programs":[]}',
+        b'{"compiler":{"/":[]},"btf":"","maps":[],"programs":[["p","x",""]]}',
+        b'{"compiler":{},"btf":"","maps":[],"programs":[]}',
+    ],
+)
 def test_a_whole_file_of_somebody_else_is_ignored(cache: Cache, content: bytes) -> None:
     descriptor = os.open(cache.folder, os.O_RDONLY)
     subject._write("key.programs", content, descriptor)
