@@ -155,13 +155,14 @@ def test_another_table_or_text_and_no_cache_compile(load: Load, folder: Path) ->
     assert len(list(folder.iterdir())) == 3
 
 
-def test_sessions_that_are_there_stay(load: Load, folder: Path) -> None:
+def test_sessions_that_are_there_stay(load: Load, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     pins, _ = load()
     works(pins)
     newer = Pins(pins.root, pins.table, SMALL + "\n", folder)
     # Compiled beside a table of other programs, whose types are theirs: nothing to keep.
     assert newer.load() == Origin.COMPILED
     assert len(list(folder.iterdir())) == 1
+    assert caplog.messages == []
     for path in newer.directory.iterdir():
         path.unlink()
     newer.directory.rmdir()
