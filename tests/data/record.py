@@ -4,8 +4,8 @@
     .venv/bin/python -m tests.data.record [PROTOCOL...]
 
 writes tests/data/PROTOCOL.json anew, root's work; `recorded` reads it. Each connection of a client that says one of
-NAMES, and more than twice something, is a conversation; its parts are what one side says before the other does. The servers are Debian 12's Memcached, Mosquitto and RabbitMQ, grpcio's,
-librdkafka's mock cluster and MockupDB.
+NAMES, and more than twice something, is a conversation; its parts are what one side says before the other does. The
+servers are Debian 12's Memcached, Mosquitto and RabbitMQ, grpcio's, librdkafka's mock cluster and MockupDB.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Memcached: pymemcache 4.0 and python-binary-memcached 0.33 at Memcached 1.6.18, as recorded (tests/data/record.py), and
-shortened with more of what they can say.
+"""Memcached: pymemcache 4.0 and python-binary-memcached 0.33 at Memcached 1.6.18 as recorded (tests/data/record.py);
+shortened, with more of what they can say.
 """
 
 from __future__ import annotations

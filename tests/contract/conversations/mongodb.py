@@ -1,5 +1,5 @@
-"""MongoDB: PyMongo 4.20 at MockupDB 1.8 as recorded (tests/data/record.py), what it said to a server that has zlib and to
-one that has not, and operations before OP_MSG.
+"""MongoDB: PyMongo 4.20 at MockupDB 1.8 as recorded (tests/data/record.py), what it said to a server that has zlib and
+to one that has not, and operations before OP_MSG.
 """
 
 from __future__ import annotations
