@@ -35,7 +35,7 @@ from tests.contract.identify_vectors import (
     Dialogue,
     Vector,
 )
-from tests.data import recorded
+from tests.data import STREAMS, recorded
 
 # What each side of a recorded connection says first.
 RECORDINGS = [
@@ -43,9 +43,9 @@ RECORDINGS = [
         f"{protocol}, {name}",
         parts[0][0],
         *(next(data for direction, data in parts if direction == side) for side in (TO_SERVER, TO_CLIENT)),
-        "http2" if protocol == "grpc" else protocol,
+        identified,
     )
-    for protocol in ("amqp", "grpc", "kafka", "memcached", "mongodb", "mqtt", "tls")
+    for protocol, identified in STREAMS.items()
     for name, parts in recorded(protocol).items()
 ]
 
