@@ -1,20 +1,22 @@
-"""What parsers do on one core: alone, on their conversations (tests/contract/conversations) with a new parser for each
-connection, and long connections where the issue is the rate of requests. `grpc` is with the HPACK decoder that is
-chosen here, libnghttp2's if there is one, `grpc.hpack` with the package hpack.
+"""What parsers do on one core: each on all of its conversations (tests/contract/conversations) with a new parser for
+each connection, units and bytes a second; and long connections where the issue is the rate of requests. `grpc` is with
+the HPACK decoder that is chosen here, libnghttp2's if there is one, `grpc.hpack` with the package hpack.
 
 Best of interleaved rounds. Beside them, in the same run: httptools without anybody who looks at what it reads,
-and dnspython.
+dnspython, and those of bench/parser_peers.py.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import dns.message
 import hpack
 import httptools
 
+from bench.parser_peers import peers
 from bench.results import Result
 from bench.rounds import interleaved
 from parsers.base import TO_CLIENT, TO_SERVER, UDP, Unit
@@ -29,6 +31,7 @@ REQUESTS = 2000
 HTTP_TARGET, GRPC_TARGET, QUERY_TARGET, RESPONSE_TARGET = 100_000, 30_000, 150_000, 50_000
 
 _GET = b"GET /items/42?page=1 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n\r\n"
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _QUERY = bytes.fromhex("1234010000010000000000000377777706616d617a6f6e03636f6d0000010001")
 _RESPONSE = bytes.fromhex(
     "1234818000010003000000000377777706616d617a6f6e03636f6d0000010001"
@@ -39,15 +42,20 @@ _RESPONSE = bytes.fromhex(
 
 def bench() -> Iterator[Result]:
     """Units or requests a second, and MB/s."""
-    found = list(conversations())
-    subjects: dict[str, Callable[[], float]] = {str(each): _conversation(each) for each in found}
-    subjects |= _long()
+    found = {name: [each for each in conversations() if each.parser == name] for name in PARSERS}
+    beside = peers(_GET, _ANSWER, _calls())
+    subjects = {f"conversations {name}": _rate(partial(_converse, each)) for name, each in found.items()} | dict(
+        _long()
+    )
+    for what, (ours, theirs) in beside.items():
+        subjects |= {what: _rate(ours)} | {f"{what} {name}": _rate(work) for name, work in theirs.items()}
     rates = {name: max(values) for name, values in interleaved(subjects).items()}
-    for each in found:
-        size = sum(len(data) for _, data in each.parts)
-        rate = rates[str(each)]
-        yield Result(f"parsers.{each}", "1/s", rate * len(each.units), better="higher")
-        yield Result(f"parsers.{each}.bytes", "MB/s", rate * size / 1e6, better="higher")
+    for name, each in found.items():
+        rate = rates[f"conversations {name}"]
+        units = sum(len(one.units) for one in each)
+        size = sum(len(data) for one in each for _, data in one.parts)
+        yield Result(f"parsers.{name}", "1/s", rate * units, better="higher")
+        yield Result(f"parsers.{name}.bytes", "MB/s", rate * size / 1e6, better="higher")
     for name, shown, target in (
         ("http", "http_requests", HTTP_TARGET),
         ("grpc", "grpc_requests", GRPC_TARGET),
@@ -57,6 +65,10 @@ def bench() -> Iterator[Result]:
         yield Result(f"parsers.{shown}", "1/s", rates[name], target=target, better="higher")
     for name in ("grpc hpack", "httptools", "dnspython query", "dnspython response"):
         yield Result(f"parsers.{name.replace(' ', '.')}", "1/s", rates[name], better="higher")
+    for what, (_, theirs) in beside.items():
+        for name in theirs:
+            shown = f"parsers.peer.{what.replace(' ', '_')}.{name}"
+            yield Result(shown, "1/s", rates[what], rates[f"{what} {name}"], better="higher")
 
 
 def _rate(work: Callable[[], int]) -> Callable[[], float]:
@@ -71,25 +83,22 @@ def _rate(work: Callable[[], int]) -> Callable[[], float]:
     return once
 
 
-def _conversation(conversation: Conversation) -> Callable[[], float]:
-    def work() -> int:
+def _converse(each: Sequence[Conversation]) -> int:
+    for conversation in each:
         parser = conversation.begin()
         for direction, data in conversation.parts:
             parser.feed(direction, data)
-        return 1
-
-    return _rate(work)
+    return 1
 
 
 def _long() -> Mapping[str, Callable[[], float]]:
     """One connection with many requests."""
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
     def http() -> int:
         parser = PARSERS["http"]()
         for _ in range(REQUESTS):
             parser.feed(TO_SERVER, _GET)
-            parser.feed(TO_CLIENT, answer)
+            parser.feed(TO_CLIENT, _ANSWER)
         return REQUESTS
 
     def alone() -> int:

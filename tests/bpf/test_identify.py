@@ -27,6 +27,7 @@ from tests.contract.identify_vectors import (
     Dialogue,
     Vector,
 )
+from tests.data import STREAMS, recorded
 
 pytestmark = pytest.mark.root
 
@@ -105,7 +106,8 @@ def parsers_name(vector: Vector, data: bytes) -> str:
 
 def test_of_real_flows_the_kernel_says_nothing_that_the_parsers_do_not(each_allowed: Kernel) -> None:
     named = 0
-    for number, (direction, l4, data) in enumerate(first_payloads()):
+    own = [(direction, TCP, data) for protocol in STREAMS for (direction, data), *_ in recorded(protocol).values()]
+    for number, (direction, l4, data) in enumerate([*first_payloads(), *own]):
         vector = Vector("captured", l4, direction, data, INSPECTOR, "")
         said = kernel_names(each_allowed, vector, data, 1000 + number)
         assert said in {"", parsers_name(vector, data)}, data[:64]

@@ -162,7 +162,8 @@ def test_bytes_that_are_missing_are_told_of(data: st.DataObject) -> None:
 @each_stream
 @pytest.mark.parametrize("filler", [b"\0", b"a", b"\xff", b"\r\n", b"1", b" "], ids=repr)
 def test_what_never_ends_takes_bounded_memory(conversation: Conversation, filler: bytes) -> None:
-    for at in range(len(conversation.parts)):
+    # Of a long conversation not at every part, which would take minutes.
+    for at in range(0, len(conversation.parts), -(-len(conversation.parts) // 6)):
         direction, whole = conversation.parts[at]
         for cut in {0, 1, 4, len(whole) // 2, len(whole) - 1, len(whole)}:
             parser = conversation.begin()

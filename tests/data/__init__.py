@@ -1,10 +1,13 @@
-"""Recorded bytes."""
+"""Recorded bytes: record.py made those of amqp, grpc, kafka, memcached, mongodb and mqtt."""
 
 from __future__ import annotations
 
 import base64
 import json
 from pathlib import Path
+
+# Those over TCP, by what they are identified as.
+STREAMS = {each: each for each in ("amqp", "kafka", "memcached", "mongodb", "mqtt", "tls")} | {"grpc": "http2"}
 
 
 def recorded(protocol: str) -> dict[str, tuple[tuple[int, bytes], ...]]:

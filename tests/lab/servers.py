@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from tests.lab.namespaces import CACHE, ROOT, Address, Lab, LabError, Namespace, state_lock
 
-READY_TIMEOUT = 20.0
+READY_TIMEOUT = 40.0
 POLL = 0.01
 
 DATABASE_USER = "lab"

@@ -1,9 +1,10 @@
-"""AMQP: pika (0-9-1) and Qpid Proton (1.0) at RabbitMQ."""
+"""AMQP: pika 1.4 at RabbitMQ 3.10 as recorded (tests/data/record.py); pika (0-9-1) and Qpid Proton (1.0) shortened."""
 
 from __future__ import annotations
 
 from parsers.base import TO_CLIENT, TO_SERVER, Value
 from tests.contract.conversations import Conversation
+from tests.data import recorded
 
 HEADER = b"AMQP\0\0\x09\1"
 SASL = b"AMQP\3\1\0\0"
@@ -45,6 +46,7 @@ SENDS = (b"\xa1\4link", b"C", b"B", b"P\2", b"P\0", b"\0S(\xc0\6\5@C@CB", b"\0S)
 RECEIVES = (b"\xa1\4link", b"R\1", b"A", b"P\2", b"P\0", b"\0S(\xc0\x09\5\xa1\2q2C@CB", b"\0S)\xc0\6\5@C@CB")
 
 _USER: dict[str, Value] = {"amqp.mechanism": b"PLAIN", "amqp.user": b"guest"}
+_ROOT = _USER | {"amqp.vhost": b"/"}
 _BROKER = _USER | {"amqp.vhost": b"/lab"}
 _HOST = _USER | {"amqp.vhost": b"mail.lab"}
 
@@ -53,7 +55,25 @@ def _said(before: dict[str, Value], name: bytes, **fields: bytes) -> tuple[str, 
     return "amqp", {"amqp.method": name, **before, **{f"amqp.{key}": value for key, value in fields.items()}}
 
 
+RECORDED = {
+    "pika at RabbitMQ": (
+        _said(_USER, b"connection.start-ok"),
+        _said(_ROOT, b"connection.open"),
+        _said(_ROOT, b"channel.open"),
+        _said(_ROOT, b"exchange.declare", exchange=b"shop"),
+        _said(_ROOT, b"queue.declare", queue=b"jobs"),
+        _said(_ROOT, b"queue.bind", queue=b"jobs", exchange=b"shop", routing_key=b"order.#"),
+        _said(_ROOT, b"basic.publish", exchange=b"shop", routing_key=b"order.new"),
+        _said(_ROOT, b"basic.get", queue=b"jobs"),
+        _said(_ROOT, b"queue.purge", queue=b"jobs"),
+        _said(_ROOT, b"exchange.delete", exchange=b"shop"),
+        _said(_ROOT, b"channel.close"),
+        _said(_ROOT, b"connection.close"),
+    )
+}
+
 CONVERSATIONS = [
+    *(Conversation(name, "amqp", parts, RECORDED[name]) for name, parts in recorded("amqp").items()),
     Conversation(
         "0-9-1",
         "amqp",

@@ -1,12 +1,13 @@
-"""HTTP/2 and gRPC."""
+"""HTTP/2 and gRPC: grpcio 1.85, client and server, as recorded (tests/data/record.py)."""
 
 import gzip
 
 import hpack
 
-from parsers.base import TO_CLIENT, TO_SERVER
+from parsers.base import TO_CLIENT, TO_SERVER, Value
 from tests.contract.conversations import Conversation
 from tests.contract.conversations.http import OF_REQUESTS
+from tests.data import recorded
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -35,7 +36,21 @@ _SAY = {
 }  # fmt: skip
 _B = {"http.method": b"POST", "http.path": b"/b", "http.host": b"web.lab"}
 
+
+def _call(service: bytes, method: bytes) -> tuple[str, dict[str, Value]]:
+    return "grpc", {
+        "http.method": b"POST",
+        "http.path": b"/%b/%b" % (service, method),
+        "http.host": b"127.0.0.1:50051",
+        "grpc.service": service,
+        "grpc.method": method,
+    }
+
+
+RECORDED = {"grpcio": (_call(b"lab.Echo", b"Say"), _call(b"lab.No", b"Method"), _call(b"lab.Echo", b"Chat"))}
+
 CONVERSATIONS = [
+    *(Conversation(name, "http2", parts, RECORDED[name]) for name, parts in recorded("grpc").items()),
     Conversation(
         "calls and a continuation",
         "http2",

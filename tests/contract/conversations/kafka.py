@@ -1,4 +1,6 @@
-"""Kafka: what librdkafka 2.16 and aiokafka 0.14 said to librdkafka's mock cluster."""
+"""Kafka: librdkafka 2.16 and aiokafka 0.14 at librdkafka's mock cluster, each connection as recorded
+(tests/data/record.py), and shortened with more of what they can say.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import struct
 
 from parsers.base import TO_CLIENT, TO_SERVER, Value
 from tests.contract.conversations import Conversation
+from tests.data import recorded
 
 # Recorded.
 _VERSIONS_3 = bytes.fromhex(
@@ -72,7 +75,57 @@ def said(api: bytes, version: int, client: bytes, *topics: bytes) -> tuple[str, 
 _BATCH = b"record batch " * 100
 _TOPIC = b"\7orders\3" + bytes(4) + b"\x95\x0a" + _BATCH + b"\0" + b"\0\0\0\1" + b"\1\0\0"
 
+
+def _hello(client: bytes) -> tuple[tuple[str, dict[str, Value]], ...]:
+    return said(b"ApiVersions", 3, client), said(b"ApiVersions", 0, client)
+
+
+_ORDERS = said(b"Metadata", 13, b"till", b"orders")
+_COMMIT = said(b"OffsetCommit", 9, b"till", b"orders")
+RECORDED = {
+    "librdkafka": (*_hello(b"shop"), *[said(b"Metadata", 13, b"shop", b"orders")] * 2),
+    "librdkafka 2": (
+        *_hello(b"shop"),
+        said(b"Produce", 10, b"shop", b"orders"),
+        said(b"GetTelemetrySubscriptions", 0, b"shop"),
+    ),
+    "librdkafka 3": (*_hello(b"till"), said(b"Metadata", 13, b"till"), said(b"FindCoordinator", 2, b"till")),
+    "librdkafka 4": (
+        *_hello(b"till"),
+        said(b"Metadata", 13, b"till"),
+        said(b"JoinGroup", 5, b"till"),
+        _ORDERS,
+        said(b"SyncGroup", 3, b"till"),
+        said(b"Heartbeat", 3, b"till"),
+        said(b"OffsetFetch", 6, b"till", b"orders"),
+        _COMMIT,
+        _COMMIT,
+        said(b"LeaveGroup", 1, b"till"),
+    ),
+    "librdkafka 5": (
+        *_hello(b"till"),
+        _ORDERS,
+        said(b"FindCoordinator", 2, b"till"),
+        said(b"GetTelemetrySubscriptions", 0, b"till"),
+        *[said(b"ListOffsets", 7, b"till", b"orders")] * 4,
+        *[said(b"Fetch", 16, b"till", b"4jm7PgbhS0eTB1pZQRW3nQ")] * 3,
+        _ORDERS,
+    ),
+    "aiokafka": (
+        said(b"ApiVersions", 0, b"shop"),
+        said(b"Metadata", 5, b"shop", b"orders"),
+        said(b"Produce", 7, b"shop", b"orders"),
+    ),
+    "aiokafka 2": (
+        said(b"ApiVersions", 0, b"till"),
+        said(b"Metadata", 5, b"till", b"orders"),
+        said(b"ListOffsets", 3, b"till", b"orders"),
+        said(b"Fetch", 11, b"till", b"orders"),
+    ),
+}
+
 CONVERSATIONS = [
+    *(Conversation(f"{name} recorded", "kafka", parts, RECORDED[name]) for name, parts in recorded("kafka").items()),
     Conversation(
         "librdkafka",
         "kafka",

@@ -1,4 +1,6 @@
-"""Memcached: what pymemcache 4.0 and python-binary-memcached 0.33 said to a Memcached 1.6.18, shortened."""
+"""Memcached: pymemcache 4.0 and python-binary-memcached 0.33 at Memcached 1.6.18 as recorded (tests/data/record.py);
+shortened, with more of what they can say.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import struct
 
 from parsers.base import TO_CLIENT, TO_SERVER, UDP, Value
 from tests.contract.conversations import Conversation
+from tests.data import recorded
 
 
 def binary(operation: int, key: bytes = b"", extras: bytes = b"", value: bytes = b"") -> bytes:
@@ -20,9 +23,36 @@ def said(command: bytes, *keys: bytes) -> tuple[str, dict[str, Value]]:
     return "memcached", {**fields, "memcached.keys": keys} if keys else fields
 
 
+RECORDED = {
+    "pymemcache": (
+        said(b"set", b"shop:1"),
+        said(b"set", b"shop:2"),
+        said(b"get", b"shop:1", b"shop:2"),
+        said(b"gets", b"shop:1"),
+        said(b"cas", b"shop:1"),
+        said(b"append", b"shop:2"),
+        said(b"touch", b"shop:2"),
+        said(b"delete", b"shop:1"),
+        said(b"stats"),
+        said(b"quit"),
+    ),
+    "python-binary-memcached": (
+        said(b"set", b"shop:1"),
+        said(b"get", b"shop:1"),
+        said(b"set", b"shop:2"),
+        said(b"set", b"shop:3"),
+        said(b"noop"),
+        said(b"get", b"shop:2"),
+        said(b"get", b"shop:3"),
+        said(b"incr", b"shop:count"),
+        said(b"delete", b"shop:1"),
+        said(b"flush_all"),
+    ),
+}
 _FRAME = b"\0\7\0\0\0\1\0\0"
 
 CONVERSATIONS = [
+    *(Conversation(name, "memcached", parts, RECORDED[name]) for name, parts in recorded("memcached").items()),
     Conversation(
         "text",
         "memcached",

@@ -1,4 +1,6 @@
-"""MongoDB: what PyMongo 4.20 said, to a server that has zlib and to one that has not, and operations before OP_MSG."""
+"""MongoDB: PyMongo 4.20 at MockupDB 1.8 as recorded (tests/data/record.py), what it said to a server that has zlib and
+to one that has not, and operations before OP_MSG.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import struct
 
 from parsers.base import TO_CLIENT, TO_SERVER, Value
 from tests.contract.conversations import Conversation
+from tests.data import recorded
 
 # Recorded.
 _ISMASTER = bytes.fromhex(
@@ -100,7 +103,18 @@ def said(command: bytes, database: bytes, **more: Value) -> tuple[str, dict[str,
 
 _ORDER = document({b"_id": 1, b"$db": b"fake", b"text": b"x" * 300})
 
+RECORDED = {
+    "pymongo": (
+        said(b"ismaster", b"admin", client=b"PyMongo|c", application=b"till"),
+        *(
+            said(command, b"shop", collection=b"orders")
+            for command in (b"insert", b"insert", b"update", b"find", b"getMore", b"aggregate", b"getMore", b"delete")
+        ),
+    )
+}
+
 CONVERSATIONS = [
+    *(Conversation(name, "mongodb", parts, RECORDED[name]) for name, parts in recorded("mongodb").items()),
     Conversation(
         "PyMongo",
         "mongodb",

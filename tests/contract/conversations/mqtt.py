@@ -1,9 +1,12 @@
-"""MQTT: paho's client at Mosquitto."""
+"""MQTT: mosquitto_pub and mosquitto_sub at Mosquitto 2.0 as recorded (tests/data/record.py); paho's client at it
+shortened.
+"""
 
 from __future__ import annotations
 
 from parsers.base import TO_CLIENT, TO_SERVER, Value
 from tests.contract.conversations import Conversation
+from tests.data import recorded
 
 CONNECT_31 = b"\x10\x2d\0\6MQIsdp\3\xce\0\x3c\0\5dev-3\0\x09state/dev\0\4gone\0\3joe\0\2pw"
 CONNECT_311 = b"\x10\x11\0\4MQTT\4\2\0\x3c\0\5dev-4"
@@ -26,7 +29,23 @@ _3 = _client(b"dev-3", b"3.1", user=b"joe")
 _4 = _client(b"dev-4", b"3.1.1")
 _5 = _client(b"dev-5", b"5", user=b"joe")
 
+
+def _mosquitto(version: bytes) -> list[tuple[tuple[str, dict[str, Value]], ...]]:
+    """Of its clients, the one that publishes and the one that subscribes."""
+    told, heard = _client(b"till-1", version, user=b"joe"), _client(b"till-2", version)
+    return [
+        (_said(told, b"connect", will=b"shop/gone"), _said(told, b"publish", topic=b"shop/orders")),
+        (_said(heard, b"connect"), _said(heard, b"subscribe", topics=(b"shop/#", b"other/+/state"))),
+    ]
+
+
 CONVERSATIONS = [
+    *(
+        Conversation(name, "mqtt", parts, units)
+        for (name, parts), units in zip(
+            recorded("mqtt").items(), [*_mosquitto(b"3.1.1"), *_mosquitto(b"5")], strict=True
+        )
+    ),
     Conversation(
         "3.1",
         "mqtt",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parsers.base import TO_SERVER
+from parsers.base import TO_CLIENT, TO_SERVER
 from parsers.identify import (
     NEED_MORE,
     NO_MATCH,
@@ -35,6 +35,19 @@ from tests.contract.identify_vectors import (
     Dialogue,
     Vector,
 )
+from tests.data import STREAMS, recorded
+
+# What each side of a recorded connection says first.
+RECORDINGS = [
+    Dialogue(
+        f"{protocol}, {name}",
+        parts[0][0],
+        *(next(data for direction, data in parts if direction == side) for side in (TO_SERVER, TO_CLIENT)),
+        identified,
+    )
+    for protocol, identified in STREAMS.items()
+    for name, parts in recorded(protocol).items()
+]
 
 
 def ask(vector: Vector, data: bytes) -> Answer:
@@ -104,12 +117,12 @@ def test_any_bytes_get_an_answer(to_server: bytes, to_client: bytes, l4: int) ->
     assert isinstance(identify(to_server, to_client, l4), Match | NoMatch | NeedMore)
 
 
-@pytest.mark.parametrize("dialogue", DIALOGUES, ids=[d.name for d in DIALOGUES])
+@pytest.mark.parametrize("dialogue", DIALOGUES + RECORDINGS, ids=[d.name for d in DIALOGUES + RECORDINGS])
 def test_dialogues(dialogue: Dialogue) -> None:
     assert text(identify(dialogue.to_server, dialogue.to_client)) == dialogue.parsers
 
 
-@pytest.mark.parametrize("dialogue", DIALOGUES, ids=[d.name for d in DIALOGUES])
+@pytest.mark.parametrize("dialogue", DIALOGUES + RECORDINGS, ids=[d.name for d in DIALOGUES + RECORDINGS])
 def test_the_answer_does_not_depend_on_how_the_bytes_come(dialogue: Dialogue) -> None:
     """A byte at a time, one side before the other: need more until the answer, and none but that."""
     sizes = [(0, 0)]

@@ -118,9 +118,11 @@ def message(name: bytes, number: int = 1, answer: bytes = b"") -> bytes:
     return head + labels + b"\0\1\0\1" + record
 
 
-def datagrams() -> tuple[Play, Callable[..., list[str]]]:
-    p = play(LOOKUPS)
-    p.kernel.policy = {Protocol.DNS: inspect("lookups")}
+def datagrams(
+    text: str = LOOKUPS, protocol: Protocol = Protocol.DNS, name: str = "lookups"
+) -> tuple[Play, Callable[..., list[str]]]:
+    p = play(text)
+    p.kernel.policy = {protocol: inspect(name)}
     packet = parse_frame(udp_frame(CLIENT, SERVER, 40001, 53, message(b"a.example")))
     key, a_to_b = flow_key(packet)
     p.kernel.sessions[key] = SessionInfo(7, server_is_a=not a_to_b)
@@ -147,6 +149,24 @@ def test_each_question_and_answer_is_judged_and_a_denied_one_loses_its_datagram(
     assert [record["verdict"] for record in p.records] == ["allow", "deny", "deny"]
     assert p.records[-1]["dns"]["answer"] == ["10.0.0.5"]
     assert p.records[-1]["l7_rule"] == "no-own"
+
+
+SITES = """
+name: sites
+protocol: quic
+rules:
+  - {id: ours, match: {tls.sni: other.lab, quic.version: "1"}, action: allow}
+"""
+
+
+def test_a_quic_hello_that_is_denied_is_denied_again_when_it_comes_again() -> None:
+    p, send = datagrams(SITES, Protocol.QUIC, "sites")
+    first, second = (data for _, data in recorded("quic")["aioquic hello of two datagrams"][:2])
+    assert send(first) == [f"release {len(first)}"], "it says nothing yet"
+    # Clients send either part again, for they hear of none.
+    for data in (second, second, first, second):
+        assert send(data) == ["write deny no_rule", f"discard {len(data)}"]
+    assert {record["tls"]["sni"] for record in p.records} == {"web.lab"}
 
 
 def test_a_datagram_that_is_damaged_ends_the_flow() -> None:
