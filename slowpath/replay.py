@@ -104,6 +104,7 @@ class PolicyFile:
             reset=bool(found.flags & RuleFlag.RESET),
             log=str(decider.log),
             word=found.word(REVISION),
+            fail=Action.ALLOW if rule is not None and rule.down_allow else Action.DENY,
         )
 
 

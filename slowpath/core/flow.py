@@ -65,10 +65,10 @@ class Flow:
     """One flow under inspection."""
 
     __slots__ = (
-        "asked", "buffers", "confirm", "decided_at", "decision", "fields", "fin", "first", "forwarding", "guessed",
-        "held", "held_bytes", "held_since", "hold_until", "judgement", "judgements", "kept_bytes", "key", "kind", "l4",
-        "last_seen", "midstream", "need_until", "parser", "protocol", "recorded", "resting", "safe", "said",
-        "scheduled", "server_is_a", "session_id", "state", "streams", "switching", "unit",
+        "asked", "buffers", "confirm", "decided_at", "decision", "fields", "fin", "first", "forwarding", "gap_until",
+        "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement", "judgements", "kept_bytes", "key",
+        "kind", "l4", "last_seen", "midstream", "need_until", "parser", "protocol", "recorded", "resting", "safe",
+        "said", "scheduled", "server_is_a", "session_id", "state", "streams", "switching", "unit",
     )  # fmt: skip
 
     def __init__(self, key: bytes, info: SessionInfo, packet: Packet) -> None:
@@ -90,6 +90,7 @@ class Flow:
         self.held_since: float | None = None  # when its first packet was held
         self.hold_until = 0.0
         self.need_until = 0.0
+        self.gap_until = 0.0  # until then bytes may come that are missing in front of held ones
         self.forwarding = False  # the incomplete unit has waited long enough
         self.confirm: list[int] | None = None
         self.fin: list[int | None] = [None, None]

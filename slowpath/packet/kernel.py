@@ -165,6 +165,8 @@ class KernelSessions:
             return Judgement(
                 word.verdict, word.reason, DEFAULT_RULE, word.revision, (), word.monitor, word.reset, "deny", raw
             )
+        fail = abi.Action.ALLOW if rule.down == "allow" else abi.Action.DENY
         return Judgement(
-            word.verdict, word.reason, rule.id, word.revision, rule.rule_files, word.monitor, word.reset, rule.log, raw
-        )
+            word.verdict, word.reason, rule.id, word.revision, rule.rule_files, word.monitor, word.reset, rule.log, raw,
+            fail,
+        )  # fmt: skip
