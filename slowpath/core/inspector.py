@@ -6,6 +6,7 @@ at once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
@@ -40,7 +41,8 @@ class Inspector:
         self._terms = Terms(rules, limits or Limits(), exceptions or Exceptions())
         self._flows: dict[bytes, Flow] = {}
         self._sessions: dict[int, bytes] = {}
-        self._undecided: dict[bytes, Flow] = {}  # the oldest first; some of them are recorded by now
+        # The oldest first; some of them are recorded by now. (A dict looks for its first through all that were deleted.)
+        self._undecided: OrderedDict[bytes, Flow] = OrderedDict()
         self._timers = Timers(self._flows)
         self._holding = Holding(self._terms, self._timers)
         self._verdicts = Verdicts(self._terms, self._holding, self._timers)
