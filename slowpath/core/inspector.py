@@ -41,7 +41,7 @@ class Inspector:
         self._terms = Terms(rules, limits or Limits(), exceptions or Exceptions())
         self._flows: dict[bytes, Flow] = {}
         self._sessions: dict[int, bytes] = {}
-        # The oldest first; some of them are recorded by now. (A dict looks for its first through all that were deleted.)
+        # The oldest first; some are recorded by now. A dict would look for its first through all that were deleted.
         self._undecided: OrderedDict[bytes, Flow] = OrderedDict()
         self._timers = Timers(self._flows)
         self._holding = Holding(self._terms, self._timers)

@@ -33,7 +33,7 @@ class Judgement:
     fail: Action = Action.DENY  # the rule's on_inspector_down: what becomes of a flow that the inspector gives up
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionInfo:
     """The kernel's session of a packet. `isn` by direction, None where the SYN was not seen. `midstream`: the
     inspector can't see the flow's start, be it that its SYN was not seen or that held packets of it were
