@@ -260,9 +260,9 @@ class Replay:
         key, a_to_b = packet.flow
         session, replaced = self.kernel.track(packet, key, a_to_b)
         good = checksum_ok(packet)
-        trusted = session.checksums[a_to_b]
-        session.checksums[a_to_b] = good if trusted is None else trusted
-        packet.bad_checksum = bool(trusted) and not good
+        if session.checksums[a_to_b] is None:
+            session.checksums[a_to_b] = good
+        packet.bad_checksum = not good and bool(session.checksums[a_to_b])
         if replaced is not None:
             self._do(self.inspector.forget(replaced))
         if session.fresh:
