@@ -61,6 +61,11 @@ class Held:
     since: float
 
 
+def place(held: Held) -> tuple[int, int]:
+    """Its order among others."""
+    return held.direction, held.end
+
+
 class Flow:
     """One flow under inspection."""
 
@@ -84,7 +89,7 @@ class Flow:
         self.streams: list[Stream | None] = [None if isn is None else Stream(isn + 1) for isn in info.isn]
         self.buffers = (bytearray(), bytearray())
         self.safe = [0, 0]  # every byte below is judged, or harmless and let go
-        self.held: list[Held] = []
+        self.held: list[Held] = []  # by `place`
         self.held_bytes = 0
         self.kept_bytes = 0  # as last counted
         self.held_since: float | None = None  # when its first packet was held
@@ -133,6 +138,7 @@ class Flow:
         self.buffers = (self.buffers[1], self.buffers[0])
         for held in self.held:
             held.direction = 1 - held.direction
+        self.held.sort(key=place)
 
     def stream(self, direction: int, packet: Packet) -> Stream:
         """The direction's stream; a midstream flow's begins with the first segment seen."""

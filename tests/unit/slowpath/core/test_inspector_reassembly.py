@@ -305,3 +305,20 @@ def test_counts_are_zero_when_all_have_gone() -> None:
         p.forget(100 + number)
     stats = p.inspector.stats
     assert (stats.flows, stats.held_bytes, stats.kept_bytes) == (0, 0, 0)
+
+
+def test_what_waits_goes_on_in_the_order_of_its_bytes() -> None:
+    """Of both sides, whatever order they came in, and only what is judged: an offer holds the client's bytes back."""
+    p = play()
+    offer = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    p.client(offer)
+    for at in (2, 0, 1):
+        assert p.client(GET[at : at + 1], at=len(offer) + at) == []
+    half = len(OK) // 2
+    assert p.server(OK[half:], at=half) == []
+    done = len(p.done)
+    p.server(OK[:half], at=0)
+    released = [bytes(c.packet.payload) for c in p.done[done:] if isinstance(c, Release)]
+    assert released == [OK[:half], OK[half:]]
+    p.wait(0.03)
+    assert [bytes(c.packet.payload) for c in p.done if isinstance(c, Release)][-3:] == [b"G", b"E", b"T"]
