@@ -104,6 +104,7 @@ class PolicyFile:
             reset=bool(found.flags & RuleFlag.RESET),
             log=str(decider.log),
             word=found.word(REVISION),
+            fail=Action.ALLOW if rule is not None and rule.down_allow else Action.DENY,
         )
 
 
@@ -263,9 +264,9 @@ class Replay:
         key, a_to_b = packet.flow
         session, replaced = self.kernel.track(packet, key, a_to_b)
         good = checksum_ok(packet)
-        trusted = session.checksums[a_to_b]
-        session.checksums[a_to_b] = good if trusted is None else trusted
-        packet.bad_checksum = bool(trusted) and not good
+        if session.checksums[a_to_b] is None:
+            session.checksums[a_to_b] = good
+        packet.bad_checksum = not good and bool(session.checksums[a_to_b])
         if replaced is not None:
             self._do(self.inspector.forget(replaced))
         if session.fresh:

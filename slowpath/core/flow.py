@@ -62,14 +62,20 @@ class Held:
     since: float
 
 
+def place(held: Held) -> tuple[int, int]:
+    """Its order among others."""
+    return held.direction, held.end
+
+
 class Flow:
     """One flow under inspection."""
 
     __slots__ = (
         "agreed", "asked", "buffers", "candidates", "confirm", "decided_at", "decision", "fields", "fin", "first",
-        "forwarding", "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement", "judgements",
-        "kept_bytes", "key", "kind", "l4", "last_seen", "midstream", "need_until", "parser", "protocol", "recorded",
-        "resting", "safe", "said", "scheduled", "server_is_a", "session_id", "state", "streams", "switching", "unit",
+        "forwarding", "gap_until", "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement",
+        "judgements", "kept_bytes", "key", "kind", "l4", "last_seen", "midstream", "need_until", "parser", "protocol",
+        "recorded", "resting", "safe", "said", "scheduled", "server_is_a", "session_id", "state", "streams",
+        "switching", "unit",
     )  # fmt: skip
 
     def __init__(self, key: bytes, info: SessionInfo, packet: Packet) -> None:
@@ -85,12 +91,13 @@ class Flow:
         self.streams: list[Stream | None] = [None if isn is None else Stream(isn + 1) for isn in info.isn]
         self.buffers = (bytearray(), bytearray())
         self.safe = [0, 0]  # every byte below is judged, or harmless and let go
-        self.held: list[Held] = []
+        self.held: list[Held] = []  # by `place`
         self.held_bytes = 0
         self.kept_bytes = 0  # as last counted
         self.held_since: float | None = None  # when its first packet was held
         self.hold_until = 0.0
         self.need_until = 0.0
+        self.gap_until = 0.0  # until then bytes may come that are missing in front of held ones
         self.forwarding = False  # the incomplete unit has waited long enough
         self.confirm: list[int] | None = None
         self.fin: list[int | None] = [None, None]
@@ -137,6 +144,7 @@ class Flow:
         self.buffers = (self.buffers[1], self.buffers[0])
         for held in self.held:
             held.direction = 1 - held.direction
+        self.held.sort(key=place)
 
     def stream(self, direction: int, packet: Packet) -> Stream:
         """The direction's stream; a midstream flow's begins with the first segment seen."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+
 from parsers.base import TO_CLIENT, TO_SERVER
-from slowpath.core.flow import Flow, Held, State, Stats
+from slowpath.core.flow import Flow, Held, State, Stats, place
 from slowpath.core.frame import FIN, TCP, Packet
 from slowpath.core.model import Command, Discard, Release, Terms
 from slowpath.core.timers import Timers
@@ -28,7 +30,7 @@ class Holding:
 
     def hold(self, flow: Flow, packet: Packet, direction: int, end: int) -> None:
         """Keep a packet of the flow; `end` is the stream offset behind it."""
-        flow.held.append(Held(packet, direction, end, self.now))
+        insort(flow.held, Held(packet, direction, end, self.now), key=place)
         if flow.held_since is None:
             flow.held_since = self.now
         size = len(packet.frame)
@@ -69,36 +71,27 @@ class Holding:
         """Release held packets in order, up to what is safe in their direction."""
         if not flow.held:
             return
-        everything = flow.state == State.PASS or flow.l4 != TCP
-        if len(flow.held) > 1:
-            flow.held.sort(key=lambda held: held.end)
-        keep: list[Held] = []
-        for held in flow.held:
-            if everything or held.end <= flow.safe[held.direction]:
-                flow.held_bytes -= len(held.packet.frame)
-                self.stats.held_bytes -= len(held.packet.frame)
-                self.release(held.packet)
-                if flow.l4 == TCP:
-                    self._note_fin(flow, held)
-            else:
-                keep.append(held)
-        flow.held = keep
-
-    @staticmethod
-    def _note_fin(flow: Flow, held: Held) -> None:
-        if held.packet.tcp_flags & FIN:
-            flow.fin[held.direction] = held.end
+        if flow.state == State.PASS or flow.l4 != TCP:
+            going, flow.held = flow.held, []
+        else:
+            going = _take_safe(flow)
+        for held in going:
+            flow.held_bytes -= len(held.packet.frame)
+            self.stats.held_bytes -= len(held.packet.frame)
+            self.release(held.packet)
+            if held.packet.tcp_flags & FIN:
+                flow.fin[held.direction] = held.end
 
     def refuse(self, flow: Flow, *, reset: bool) -> None:
         """Nothing of what is held goes on, but what makes a reset."""
         # The kernel turns one packet of a denied session into resets and forwards none of it. The receiver takes
         # a reset for the very byte it waits for: the lowest that is held, of the client's if it has any.
-        told = min(flow.held, key=lambda item: (item.direction, item.end), default=None) if reset else None
+        told = flow.held[0].packet if reset and flow.held else None
         for held in flow.held:
-            if held is told:
-                self.release(held.packet)
-            else:
+            if held.packet is not told:
                 self.discard(held.packet)
+        if told is not None:
+            self.release(told)
         self._forget_held(flow)
 
     def discard_held(self, flow: Flow) -> None:
@@ -120,3 +113,19 @@ class Holding:
         """It does not."""
         self.stats.discarded += 1
         self.out.append(Discard(packet))
+
+
+def _take_safe(flow: Flow) -> list[Held]:
+    """What may go on; a packet that waits behind thousands costs no more than the first."""
+    held = flow.held
+    going: list[Held] = []
+    begin = 0
+    for direction, safe in enumerate(flow.safe):
+        end = begin
+        while end < len(held) and held[end].direction == direction and held[end].end <= safe:
+            end += 1
+        going += held[begin:end]
+        del held[begin:end]
+        if begin < len(held):
+            begin = bisect_left(held, TO_CLIENT, begin, key=lambda each: each.direction)
+    return going

@@ -6,6 +6,7 @@ at once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
@@ -23,6 +24,7 @@ from slowpath.rules.ruleset import RuleSet
 
 _ALLOWED: Final = frozenset((Verdict.ALLOW, Verdict.DRAIN))
 _WAITING: Final = frozenset((Verdict.INSPECT, Verdict.UNDECIDED))
+_DOUBTFUL: Final = frozenset((Arrival.CONFLICT, Arrival.LIMIT))
 
 
 class Inspector:
@@ -39,7 +41,8 @@ class Inspector:
         self._terms = Terms(rules, limits or Limits(), exceptions or Exceptions())
         self._flows: dict[bytes, Flow] = {}
         self._sessions: dict[int, bytes] = {}
-        self._undecided: dict[bytes, Flow] = {}  # the oldest first; some of them are recorded by now
+        # The oldest first; some are recorded by now. A dict would look for its first through all that were deleted.
+        self._undecided: OrderedDict[bytes, Flow] = OrderedDict()
         self._timers = Timers(self._flows)
         self._holding = Holding(self._terms, self._timers)
         self._verdicts = Verdicts(self._terms, self._holding, self._timers)
@@ -128,7 +131,7 @@ class Inspector:
                 self.stats.no_session += 1
                 return None
             if len(self._flows) >= self._terms.limits.max_flows:
-                self._evict(self._oldest())
+                self._evict(self._waiting_longest() or next(iter(self._flows.values())))
             flow = self._flow(Flow(key, info, packet), info.judgement)
         flow.last_seen = self._holding.now
         return flow
@@ -161,9 +164,7 @@ class Inspector:
         if flow.state < State.CONFIRM:
             return True
         if flow.state == State.CONFIRM:
-            for stream, safe, ack in zip(flow.streams, flow.safe, reversed(info.acks), strict=True):
-                if stream is not None and ack is not None:
-                    stream.acknowledge(min(stream.offset(ack), stream.next, safe))
+            self._heard(flow, info)
             return True
         waiting = info.judgement.verdict in _WAITING
         if waiting and flow.decision[0] == Verdict.NONE:
@@ -174,40 +175,57 @@ class Inspector:
             self._deciding.renew(flow)
         return True
 
+    @staticmethod
+    def _heard(flow: Flow, info: SessionInfo) -> None:
+        """What receivers acknowledged, by segments that passed in the kernel too."""
+        acks = reversed(info.acks) if flow.server_is_a == info.server_is_a else info.acks
+        for stream, safe, ack in zip(flow.streams, flow.safe, acks, strict=True):
+            if stream is not None and ack is not None:
+                stream.acknowledge(min(stream.offset(ack), stream.next, safe))
+
     def _replaced(self, flow: Flow) -> bool:
         """Whether the kernel has another session for the key by now, or none."""
         info = self._kernel.session(flow.key)
         return info is None or info.id != flow.session_id
 
-    def _oldest(self) -> Flow:
-        """Who waits longest for a verdict; if none does, the oldest of all."""
+    def _waiting_longest(self) -> Flow | None:
+        """The oldest flow of which nothing was judged yet."""
         while self._undecided:
             flow = next(iter(self._undecided.values()))
             if not flow.recorded:
                 return flow
             del self._undecided[flow.key]
-        return next(iter(self._flows.values()))
+        return None
 
     def _evict(self, flow: Flow) -> None:
-        """Make room; what was not decided is by the exception."""
+        """Make room; what was not decided is by its rule's fail action, or by the exception."""
         self.stats.evicted += 1
         if flow.state <= State.PARSE:
-            self._deciding.exception(flow, self._terms.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
+            failed = flow.judgement.fail == Action.ALLOW
+            action = Action.ALLOW if failed else self._terms.exceptions.reassembly_limit
+            self._deciding.exception(flow, action, Reason.REASSEMBLY_LIMIT)
             if flow.state <= State.PARSE:
                 self._verdicts.deny(flow, flow.judgement, Scope.CONNECTION, Reason.REASSEMBLY_LIMIT)
         self._deciding.finish(flow)
         self._drop(flow)
 
     def _weigh(self, flow: Flow) -> None:
-        """Count what is kept, and make room when it is too much: the largest flows go."""
+        """Count what is kept, and make room when it is too much."""
         kept = flow.kept if flow.key in self._flows else 0
         self.stats.kept_bytes += kept - flow.kept_bytes
         flow.kept_bytes = kept
         if self.stats.kept_bytes > self._terms.limits.total:
-            for large in sorted(self._flows.values(), key=lambda flow: flow.kept_bytes, reverse=True):
-                if self.stats.kept_bytes <= self._terms.limits.total * 7 // 8:
+            self._make_room(self._terms.limits.total * 7 // 8)
+
+    def _make_room(self, total: int) -> None:
+        """The oldest go: first of those that wait for a verdict, then of all that keep something."""
+        while self.stats.kept_bytes > total and (waiting := self._waiting_longest()) is not None:
+            self._evict(waiting)
+        if self.stats.kept_bytes > total:
+            for flow in [flow for flow in self._flows.values() if flow.kept_bytes]:
+                self._evict(flow)
+                if self.stats.kept_bytes <= total:
                     break
-                self._evict(large)
 
     def _drop(self, flow: Flow) -> None:
         self._holding.discard_held(flow)
@@ -230,6 +248,8 @@ class Inspector:
             flow.forwarding = True
             self.stats.forwarded_incomplete += 1
             self._holding.settle(flow)
+        if flow.gap_until and now >= flow.gap_until:
+            self._give_up(flow)
         idle = self._idle(flow)
         ends = flow.last_seen + idle
         if now >= ends:
@@ -239,8 +259,30 @@ class Inspector:
                 self._drop(flow)
                 return
             ends = now + idle
-        self._timers.schedule(flow, min(due for due in (flow.need_until, flow.hold_until, ends) if due))
+        self._timers.schedule(flow, min(due for due in (flow.need_until, flow.hold_until, flow.gap_until, ends) if due))
         self._weigh(flow)
+
+    def _give_up(self, flow: Flow) -> None:
+        """Nobody fills the hole."""
+        flow.gap_until = 0.0
+        if not flow.held:
+            return
+        if flow.state <= State.PARSE:
+            self._deciding.exception(flow, self._terms.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
+        elif flow.state == State.CONFIRM:
+            # It is allowed already; TCP sends again what stands behind the hole.
+            for stream in flow.streams:
+                if stream is not None:
+                    stream.forget_queue()
+            self._holding.discard_held(flow)
+
+    def _watch_gaps(self, flow: Flow) -> None:
+        """Wait for what is missing in front of held packets; whatever comes begins the wait anew."""
+        if flow.held:
+            flow.gap_until = self._holding.now + self._terms.limits.gap
+            self._timers.schedule(flow, flow.gap_until)
+        else:
+            flow.gap_until = 0.0
 
     # -- datagrams ------------------------------------------------------------------------------------------------
 
@@ -318,6 +360,8 @@ class Inspector:
                 self._holding.discard(packet)
             else:
                 self._holding.hold(flow, packet, direction, at)
+                if at > stream.next:
+                    self._watch_gaps(flow)
         else:
             self._holding.release(packet)
         if flow.state == State.CONFIRM:
@@ -346,6 +390,10 @@ class Inspector:
             self._conflict(flow, packet, direction, end)
             return
         arrival, fresh = stream.push(at, data)
+        if arrival in _DOUBTFUL and (info := self._kernel.session(flow.key)) is not None:
+            # Of what its receiver has no other reading matters: the byte of a keep-alive may be any (RFC 9293 §3.8.4).
+            self._heard(flow, info)
+            arrival, fresh = stream.push(at, data)
         if arrival == Arrival.OLD:
             if end <= flow.safe[direction]:
                 self._holding.release(packet)
@@ -369,6 +417,8 @@ class Inspector:
                 elif flow.state == State.PARSE:
                     self._deciding.parse(flow, direction, fresh)
                 self._holding.settle(flow)
+            if stream.queued or flow.gap_until:
+                self._watch_gaps(flow)
 
     def _overfull(self, flow: Flow, packet: Packet, arrival: Arrival) -> bool:
         """Too much would be held. What is in order of a long unit need not be: its last byte is read before it goes."""

@@ -30,6 +30,7 @@ class Judgement:
     reset: bool = True
     log: str = "deny"
     word: int = 0
+    fail: Action = Action.DENY  # the rule's on_inspector_down: what becomes of a flow that the inspector gives up
 
 
 def under(judgement: Judgement, outcome: Outcome) -> Judgement:
@@ -44,7 +45,7 @@ def under(judgement: Judgement, outcome: Outcome) -> Judgement:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionInfo:
     """The kernel's session of a packet. `isn` by direction, None where the SYN was not seen. `midstream`: the
     inspector can't see the flow's start, be it that its SYN was not seen or that held packets of it were
@@ -97,16 +98,20 @@ class Limits:
     # An allow for good waits for the receiver's acknowledgement of the bytes that were judged: a decoy that never
     # arrives (low TTL, bad checksum) must not speak for the flow. Nothing is held meanwhile.
     confirm: bool = True
+    # A hole that nobody fills; the seventh copy of a lost segment comes after 25 s.
+    gap: float = 30.0
     # A connection without packets this long is forgotten if the kernel has no session of it any more.
     idle: float = 300.0
     # A decided one: the kernel's hand-over takes 100 ms at most.
     idle_decided: float = 1.0
     # A verdict that the kernel has not taken by then (the policy changed meanwhile) is asked for and sent again.
     unwritten: float = 0.050
+    # Where there are more, the one that waits longest for a verdict goes.
     max_flows: int = 65_536
     # Both directions' queues with the headers of their frames.
     flow_held: int = 640 * 1024
-    # All that is kept of all flows: frames, queues, histories, parsers. 100 flows at their bounds.
+    # All that is kept of all flows: frames, queues, histories, parsers. 100 flows at their bounds. Beyond it flows go
+    # until an eighth is free, as with `max_flows`.
     total: int = 128 * 1024 * 1024
     text: int = 2048
 

@@ -74,6 +74,11 @@ class Stream:
                 del self._history[:drop]
                 self._history_at = offset
 
+    def forget_queue(self) -> None:
+        """What is queued is sent again, or never was."""
+        self._queue.clear()
+        self.queued = 0
+
     def push(self, at: int, data: bytes) -> tuple[Arrival, bytes]:
         """A segment; with NEW, the bytes that are now in order."""
         end = at + len(data)

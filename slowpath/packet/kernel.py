@@ -18,6 +18,9 @@ from slowpath.record.model import DEFAULT_RULE
 GONE = Judgement(abi.Verdict.DENY, abi.Reason.CLOSED)
 # Revisions whose names are kept at hand.
 KEPT = 8
+# Verdict words whose meaning is; a word has its revision and rule in it.
+KEPT_JUDGEMENTS = 4096
+_L4 = abi.Key.l4.offset
 # A policy is applied in milliseconds, a verdict in microseconds.
 REVISION_TRIES = 100
 
@@ -61,6 +64,7 @@ class KernelSessions:
         self._sessions = pins.map(SESSIONS)
         self._names = names
         self._pending: list[abi.Command] = []
+        self._judgements: dict[int, Judgement] = {}  # by verdict word, for each packet asks
         self.revision = 0
         self.refused = 0
 
@@ -70,7 +74,7 @@ class KernelSessions:
         if raw is None:
             return None
         session = abi.Session.from_buffer_copy(raw)
-        tcp = abi.Key.from_buffer_copy(key).l4 == socket.IPPROTO_TCP
+        tcp = key[_L4] == socket.IPPROTO_TCP
         isn = tuple(
             session.isn[side] if tcp and session.tcp[side] != abi.Tcp.LISTEN else None
             for side in (abi.Direction.SERVER, abi.Direction.CLIENT)
@@ -159,12 +163,20 @@ class KernelSessions:
         raise OSError("the policy changes faster than a verdict can be written")
 
     def _judgement(self, raw: int) -> Judgement:
+        found = self._judgements.get(raw)
+        if found is not None:
+            return found
         word = Word.unpack(raw)
         rule = self._names.rule(word.revision, word.rule)
         if rule is None:
             return Judgement(
                 word.verdict, word.reason, DEFAULT_RULE, word.revision, (), word.monitor, word.reset, "deny", raw
             )
-        return Judgement(
-            word.verdict, word.reason, rule.id, word.revision, rule.rule_files, word.monitor, word.reset, rule.log, raw
-        )
+        fail = abi.Action.ALLOW if rule.down == "allow" else abi.Action.DENY
+        if len(self._judgements) >= KEPT_JUDGEMENTS:
+            self._judgements.clear()
+        found = self._judgements[raw] = Judgement(
+            word.verdict, word.reason, rule.id, word.revision, rule.rule_files, word.monitor, word.reset, rule.log, raw,
+            fail,
+        )  # fmt: skip
+        return found

@@ -92,8 +92,10 @@ def _texts(field: Field, value: Value) -> Texts | None:
     if field.name == "http.host":
         assert isinstance(value, bytes)
         return (normal.host(value),)
-    values = value if isinstance(value, tuple) else (value,)
-    return tuple(text_of(each.lower() if field.folded else each) for each in values if isinstance(each, bytes))
+    if isinstance(value, bytes):
+        return (text_of(value.lower() if field.folded else value),)
+    values = value if isinstance(value, tuple) else ()
+    return tuple(text_of(each.lower() if field.folded else each) for each in values)
 
 
 def is_list(name: str) -> bool:

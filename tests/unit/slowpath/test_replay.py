@@ -14,8 +14,9 @@ import pytest
 from fastpath.policy.model import Policy
 from fastpath.policy.read import load_policy
 from slowpath.core.frame import ACK, FIN, SYN
+from slowpath.core.model import Limits
 from slowpath.record import Record
-from slowpath.replay import CaptureError, replay
+from slowpath.replay import CaptureError, PolicyFile, Replay, replay
 from slowpath.rules.ruleset import RuleSet, load_rules
 from tests.unit.slowpath.core import h2
 from tests.unit.slowpath.core.wire import CLIENT, SERVER, Connection, tcp_frame, udp_frame, valid
@@ -209,3 +210,24 @@ def test_new_connection_on_the_same_ports(tmp_path: Path) -> None:
 def test_years_between_packets(tmp_path: Path) -> None:
     frames = conversation((0, GET), (1, OK))
     assert run(tmp_path / "a.pcap", pcap(frames, step=50_000_000.0))
+
+
+@pytest.mark.parametrize(("down", "verdict"), [("allow", "allow"), ("deny", "deny")])
+def test_flows_beyond_the_bound_fail_as_their_rule_says(tmp_path: Path, down: str, verdict: str) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        f"rules: [{{id: w, proto: tcp, ports: 80, action: inspect, rules: [web], on_inspector_down: {down}}}]\n"
+    )
+    policy = PolicyFile(load_policy(file, RULES.digest))
+    frames = []
+    for port in (1000, 1001):
+        c = Connection(sport=port)
+        frames += [
+            bytes(packet.frame)
+            for packet in (c.segment(0, at=0, flags=SYN), c.segment(1, at=0, flags=SYN | ACK), c.client(b"GET /"))
+        ]
+    judged = Replay(RULES, policy, limits=Limits(max_flows=1))
+    records = [valid(record) for record in judged.run((n / 1e3, frame) for n, frame in enumerate(frames))]
+    assert [(r["flow"]["sport"], r["verdict"], r["reason"]) for r in records][:1] == [
+        (1000, verdict, "reassembly_limit")
+    ]

@@ -761,32 +761,6 @@ def test_fragments() -> None:
 # -- bounds ---------------------------------------------------------------------------------------------------------
 
 
-def test_eviction_denies_and_is_bounded() -> None:
-    p = play(WEB, limits=Limits(max_flows=10))
-    for number in range(50):
-        p.connection = Connection(sport=1000 + number)
-        p.kernel.open(p.connection, 100 + number)
-        p.client(GET[:10])
-        assert p.inspector.stats.flows <= 10
-    assert p.inspector.stats.evicted == 40
-    assert {record["reason"] for record in p.records} == {"reassembly_limit"}
-    assert [d.session_id for d in p.decisions] == list(range(100, 140)), "the oldest first"
-
-
-def test_kept_bytes_are_bounded_and_the_largest_go() -> None:
-    p = play(WEB, limits=Limits(total=200_000))
-    small = p.connection
-    p.client(GET[:10])
-    for number in range(20):
-        p.connection = Connection(sport=1000 + number)
-        p.kernel.open(p.connection, 100 + number)
-        for part in range(20):
-            p.client(b"x" * 1000, at=1000 * (part + 1))
-            assert p.inspector.stats.kept_bytes <= 200_000
-    assert p.inspector.stats.evicted
-    assert p.inspector.knows(small.key)
-
-
 def test_timers_do_not_pile_up() -> None:
     p = play(WEB)
     for _ in range(300):

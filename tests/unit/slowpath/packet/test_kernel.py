@@ -20,6 +20,7 @@ POLICY = """
 rules:
   - {id: first, proto: tcp, ports: 80, action: inspect, rules: [web], log: all}
   - {id: second, proto: tcp, ports: 81, action: deny, mode: monitor, deny_with: drop}
+  - {id: third, proto: tcp, ports: 82, action: inspect, rules: [web], on_inspector_down: allow}
 """
 
 
@@ -66,6 +67,13 @@ def test_a_session_as_the_inspector_sees_it(names: RuleNames) -> None:
         5, FLOW.server_is_a, (100, 200), False, 9,
     )  # fmt: skip
     assert (info.judgement.rule, info.judgement.rule_files, info.judgement.log) == ("first", ("web",), "all")
+
+
+@pytest.mark.parametrize(("rule", "fail"), [(1, abi.Action.DENY), (3, abi.Action.ALLOW), (0, abi.Action.DENY)])
+def test_a_flow_that_is_given_up_fails_as_its_rule_says(names: RuleNames, rule: int, fail: abi.Action) -> None:
+    info = KernelSessions(Kernel({FLOW.key: session(verdict=word(rule=rule))}).pins, names).session(FLOW.key)
+    assert info is not None
+    assert info.judgement.fail == fail
 
 
 def test_no_session(names: RuleNames) -> None:
@@ -231,7 +239,7 @@ def test_refresh_tells_of_another_revision_once(names: RuleNames) -> None:
 
 
 def test_names_of_rules(names: RuleNames) -> None:
-    assert [names.name(REVISION, index) for index in (0, 1, 2)] == ["first", "second", "#3"]
+    assert [names.name(REVISION, index) for index in (0, 1, 3)] == ["first", "second", "#4"]
     assert names.name(REVISION + 1, 0) == "#1"
     default = names.rule(REVISION, 0)
     assert default is not None
