@@ -30,6 +30,7 @@ from parsers.base import (
     Request,
     Response,
     Said,
+    Switched,
     Upgraded,
     Value,
 )
@@ -287,7 +288,8 @@ class Http1Parser(HttpParser):
             raise ParseError("response")
 
     def _answer_begins(self, head: Head) -> None:
-        self._events.append(Response(head.status))
+        tunnel = head.method == b"CONNECT" and head.switches
+        self._events.append(Response(head.status, tunnel=tunnel))
         if head.request is not None:
             answer = self._answer(head.request, head.status, head.headers)
             if self._wanted.responses:
@@ -306,7 +308,12 @@ class Http1Parser(HttpParser):
             behind = bytes(self._behind)
             self._behind.clear()
             self._offered = None
-            self._events.append(Upgraded(offered.upgrade, offered, self._settings, behind, self._responses.rest()))
+            rest = self._responses.rest()
+            if tunnel:
+                # What a tunnel carries is for its first bytes to tell.
+                self._events.append(Switched("", behind, rest))
+            else:
+                self._events.append(Upgraded(offered.upgrade, offered, self._settings, behind, rest))
         elif head.status >= 200:
             self._decline()
 

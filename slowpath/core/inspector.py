@@ -471,8 +471,8 @@ class Inspector:
         """Let go what is judged, and what may go on incomplete; arm the timers of the rest."""
         if flow.state >= State.PASS:
             return
-        # What is being identified may need either side.
-        waits = [flow.state == State.IDENTIFY] * 2
+        # What is being identified may need either side; before its first byte, nothing waits.
+        waits = [flow.state == State.IDENTIFY and any(flow.buffers)] * 2
         blocked = False
         if flow.state == State.PARSE and flow.parser is not None:
             waits, blocked = [flow.parser.pending(TO_SERVER), flow.parser.pending(TO_CLIENT)], flow.parser.blocked
@@ -573,9 +573,10 @@ class Inspector:
         """The first bytes are identified; None = they are nothing that is known. What is not sure is named in records
         and unknown to all else: a name that others' bytes would have got as well must allow nothing.
         """
-        flow.first = NAMES[match.protocol] if match else Protocol.UNKNOWN
-        protocol = flow.first if match and match.confidence == Confidence.SURE else Protocol.UNKNOWN
-        self._read(flow, protocol)
+        named = NAMES[match.protocol] if match else Protocol.UNKNOWN
+        if flow.first == Protocol.NONE:
+            flow.first = named
+        self._read(flow, named if match and match.confidence == Confidence.SURE else Protocol.UNKNOWN)
 
     def _read(self, flow: Flow, protocol: Protocol) -> None:
         """With the protocol's parser, if what it says is needed."""
@@ -656,7 +657,7 @@ class Inspector:
             if isinstance(event, Unit):
                 self._unit(flow, event)
             elif isinstance(event, Response):
-                if flow.switching and event.status >= 200 and event.status != 101:
+                if flow.switching and event.status >= 200 and not event.tunnel:
                     flow.switching = False
                     self._again(flow)
             elif isinstance(event, Upgraded):
@@ -763,25 +764,20 @@ class Inspector:
         if event.protocol == b"websocket":
             self._switched(flow, Switched("websocket", event.to_server, event.to_client))
             return
-        if event.protocol != b"connect":
-            flow.protocol = Protocol.UNKNOWN
-            flow.parser = None
-            self._judge(flow, 1 << flow.protocol)
-            if flow.state == State.PARSE:
-                self._deny(flow, flow.judgement, Scope.CONNECTION, Reason.NO_RULE)
-            return
-        # A tunnel that an allowed CONNECT opened: nothing more to judge.
-        judgement = flow.judgements.get(Protocol.HTTP, flow.judgement)
-        if flow.resting:
-            flow.parser = None
-            flow.state = State.CONFIRM
-            self._settle(flow)
-            return
-        self._allow(flow, judgement, Scope.CONNECTION, judgement.reason, record=not flow.recorded)
+        flow.protocol = Protocol.UNKNOWN
+        flow.parser = None
+        self._judge(flow, 1 << flow.protocol)
+        if flow.state == State.PARSE:
+            self._deny(flow, flow.judgement, Scope.CONNECTION, Reason.NO_RULE)
 
     def _switched(self, flow: Flow, event: Switched) -> None:
         """What began as one protocol goes on in another, of which the policy is asked by itself."""
+        if not event.protocol and not flow.recorded:
+            # A tunnel: who asked for it, and where to, is a record of its own.
+            judgement = flow.judgements.get(flow.kind, flow.judgement)
+            self._record(flow, Verdict.ALLOW, Scope.REQUEST, judgement.reason, judgement)
         flow.parser = None
+        flow.switching = False
         flow.kind = Protocol.NONE
         flow.unit = None
         flow.said = {}
@@ -791,6 +787,16 @@ class Inspector:
         flow.state = State.IDENTIFY
         if event.protocol:
             self._read(flow, NAMES[event.protocol])
+            return
+        flow.protocol = Protocol.UNKNOWN
+        flow.asked = 0
+        flow.guessed = False
+        for direction, stream in enumerate(flow.streams):
+            if stream is not None:
+                # All up to here is judged.
+                flow.safe[direction] = max(flow.safe[direction], stream.next - len(flow.buffers[direction]))
+        if any(flow.buffers):
+            self._identify(flow, TO_SERVER, b"")
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
@@ -803,13 +809,11 @@ class Inspector:
         *,
         rule: str = "",
         confirmed: bool = False,
-        record: bool = True,
     ) -> None:
         flow.judgement = judgement
         flow.parser = None
         flow.hold_until = flow.need_until = 0.0
-        if record:
-            self._record(flow, Verdict.ALLOW, scope, reason, judgement, rule=rule)
+        self._record(flow, Verdict.ALLOW, scope, reason, judgement, rule=rule)
         flow.decision = (Verdict.ALLOW, scope, reason)
         if flow.l4 == TCP and self.limits.confirm and not confirmed:
             flow.confirm = [stream.next if stream is not None else 0 for stream in flow.streams]
@@ -901,7 +905,9 @@ class Inspector:
             self._exception(flow, self.exceptions.need_more, Reason.NEED_MORE)
         elif flow.state == State.IDENTIFY and not flow.recorded:
             self.stats.need_more += 1
-            flow.first = flow.protocol = Protocol.UNKNOWN
+            flow.protocol = Protocol.UNKNOWN
+            if flow.first == Protocol.NONE:
+                flow.first = Protocol.UNKNOWN
             judgement = self.kernel.judge(flow.key, flow.session_id, 1 << Protocol.UNKNOWN)
             if judgement.verdict in {Verdict.ALLOW, Verdict.INSPECT} and not judgement.rule_files:
                 self._record(flow, judgement.verdict, Scope.REQUEST, Reason.NEED_MORE, judgement)

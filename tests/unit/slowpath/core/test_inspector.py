@@ -25,6 +25,8 @@ UPGRADE = (
     b"HTTP2-Settings: AAMAAABk\r\n\r\n"
 )
 WEBSOCKET = b"GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+CONNECT = b"CONNECT db.example:3306 HTTP/1.1\r\nHost: db.example:3306\r\n\r\n"
+OPENED = b"HTTP/1.1 200 OK\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
 
 
@@ -312,11 +314,59 @@ def test_body_behind_an_offer_is_refused() -> None:
 
 
 def test_connect_opens_a_tunnel_only_where_allowed() -> None:
-    connect = b"CONNECT db.example:3306 HTTP/1.1\r\nHost: db.example:3306\r\n\r\n"
-    assert play(WEB).client(connect)[:2] == ["write deny no_rule", "deny request"]
+    assert play(WEB).client(CONNECT)[:2] == ["write deny no_rule", "deny request"]
     p = play({Protocol.HTTP: allow()})
-    assert p.client(connect) == [f"release {len(connect)}"]
-    assert p.server(b"HTTP/1.1 200 OK\r\n\r\n")[0] == "write allow protocol"
+    assert p.client(CONNECT) == [f"release {len(CONNECT)}"]
+    assert p.server(OPENED) == ["write allow protocol", f"release {len(OPENED)}"]
+    assert p.records[-1]["http"] == {"method": "CONNECT", "path": "", "host": "db.example:3306"}
+    assert p.wait(10) == [], "nothing waits for a tunnel's first byte"
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_a_tunnel_is_what_its_bytes_are(first: str) -> None:
+    """An allowed CONNECT allows nothing but itself."""
+    banner = b"SSH-2.0-OpenSSH_9.2\r\n"
+    for policy, expected in (
+        ({Protocol.HTTP: allow()}, "deny"),
+        ({Protocol.HTTP: allow(), Protocol.SSH: allow()}, "allow"),
+    ):
+        p = play(policy)
+        p.client(CONNECT)
+        p.server(OPENED)
+        sent = getattr(p, first)(banner)
+        assert sent[0].startswith(f"write {expected}"), sent
+        assert (p.records[-1]["first"], p.records[-1]["protocol"]) == ("http", "ssh")
+        assert [each.verdict for each in p.decisions] == ([Verdict.DENY] if expected == "deny" else [])
+
+
+def test_requests_in_a_tunnel_are_judged_as_such() -> None:
+    files = {Protocol.HTTP: inspect("tunnel")}
+    text = "name: tunnel\nprotocol: http\nrules:\n- {id: t, action: allow, match: {http.method: [CONNECT, GET]}}\n"
+    problems = Problems()
+    rule_file = read_rule_file(text, "tunnel.yaml", problems)
+    assert rule_file is not None
+    p = Play(files, RuleSet({"tunnel": rule_file}))
+    assert p.client(CONNECT) == ["write allow rule", f"release {len(CONNECT)}"]
+    assert p.server(OPENED) == [f"release {len(OPENED)}"]
+    assert p.client(GET) == ["write allow rule", f"release {len(GET)}"]
+    assert p.client(GET.replace(b"GET", b"PUT"))[:2] == ["write deny no_rule", "deny request"]
+
+
+def test_bytes_that_came_before_the_tunnel_was_open_are_its_first() -> None:
+    p = play({Protocol.HTTP: allow()})
+    assert p.client(CONNECT + b"SSH-2.0-x\r\n") == []
+    assert p.server(OPENED)[:3] == ["write allow protocol", "write deny default", "deny connection"]
+    p = play({Protocol.HTTP: allow(), Protocol.SMTP: allow()})
+    p.client(CONNECT)
+    assert "deny connection" in p.server(OPENED + b"SSH-2.0-x\r\n")
+
+
+def test_a_tunnel_of_nothing_known() -> None:
+    p = play({Protocol.HTTP: allow(), Protocol.UNKNOWN: deny()})
+    p.client(CONNECT)
+    p.server(OPENED)
+    assert p.client(b"\x00\x01\x02\x03 nothing that has a name")[-2:-1] == ["deny connection"]
+    assert (p.records[-1]["first"], p.records[-1]["protocol"]) == ("http", "unknown")
 
 
 KEYED = (
