@@ -574,7 +574,7 @@ class Inspector:
         and unknown to all else: a name that others' bytes would have got as well must allow nothing.
         """
         named = NAMES[match.protocol] if match else Protocol.UNKNOWN
-        if flow.first == Protocol.NONE:
+        if flow.first in {Protocol.NONE, Protocol.UNKNOWN}:
             flow.first = named
         self._read(flow, named if match and match.confidence == Confidence.SURE else Protocol.UNKNOWN)
 

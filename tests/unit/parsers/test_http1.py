@@ -267,3 +267,7 @@ def test_noise(pieces: list[tuple[bool, bytes]]) -> None:
             assert parser.buffered < 200_000
     except ParseError as error:
         assert error.code  # noqa: PT017
+
+
+def test_a_long_target_of_a_head_without_fields() -> None:
+    assert refused(b"GET /" + b"a" * 70_000 + b" HTTP/1.0\r\n\r\n") == "head_too_long"
