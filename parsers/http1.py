@@ -288,7 +288,7 @@ class Http1Parser(HttpParser):
             raise ParseError("response")
 
     def _answer_begins(self, head: Head) -> None:
-        self._events.append(Response(head.status, 0, b"", head.tunnel))
+        self._events.append(Response(head.status, tunnel=head.method == b"CONNECT" and head.tunnel))
         if head.request is not None:
             answer = self._answer(head.request, head.status, head.headers)
             if self._wanted.responses:

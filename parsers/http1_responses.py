@@ -213,7 +213,7 @@ class Responses:
 
     def _framed(self, head: Head, old: bool) -> bool:
         """Where the body is; False: nobody can say."""
-        if head.status < 200 or head.tunnel:
+        if head.status < 200 or (head.method == b"CONNECT" and head.tunnel):
             if head.last and head.switches:
                 self._state = _SWITCHED
             return True
@@ -237,7 +237,10 @@ class Responses:
             if lengths or not text.isdigit() or int(text) > _CL_MAX:
                 return False
             self._left = int(text)
-            self._state = _IN_LENGTH if self._left else _AT_END
+            if self.strict or self._left > len(self._buffer):
+                self._state = _IN_LENGTH if self._left else _AT_END
+            else:
+                del self._buffer[: self._left]  # nobody wants it
         else:
             self._state = _IN_CLOSE
         return True
