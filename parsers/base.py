@@ -244,6 +244,7 @@ class Response(Event):
     status: int
     stream: int = 0
     grpc_status: bytes = b""
+    tunnel: bool = False  # of HTTP/1: a CONNECT is granted
 
 
 @dataclass(frozen=True, slots=True)

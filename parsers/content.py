@@ -13,11 +13,12 @@ from parsers.base import ParseError
 
 # Bytes of one piece.
 PIECE: Final = 64 * 1024
-# What a body may unpack to: text reaches 1:20, tables of numbers 1:100 (deflate's most is 1:1032, as bombs have it) ...
+# What a connection's bodies may unpack to: text reaches 1:20, tables of numbers 1:100 (deflate's most is 1:1032, as
+# bombs have it) ...
 RATIO: Final = 200
-# ... beyond this, which is for short ones,
+# ... beyond this, which is for short ones.
 FREE: Final = 1 << 20
-# ... and in all.
+# What one of them may.
 UNPACKED: Final = 1 << 30
 # What zlib keeps of a stream: its window of 32 KiB, and its tables.
 STATE: Final = 48 * 1024
@@ -28,15 +29,32 @@ _GZIP: Final = frozenset((b"gzip", b"x-gzip"))
 IDENTITY: Final = b"identity"
 
 
+class Budget:
+    """Of one connection: what was packed, and what it unpacked to."""
+
+    __slots__ = ("packed", "unpacked")
+
+    def __init__(self) -> None:
+        self.packed = self.unpacked = 0
+
+    def spend(self, packed: int, unpacked: int) -> None:
+        """ParseError ``body_bomb`` beyond the bounds."""
+        self.packed += packed
+        self.unpacked += unpacked
+        if self.unpacked > FREE + RATIO * self.packed:
+            raise ParseError("body_bomb")
+
+
 class Unpacker:
     """Undoes one coding of one body. ParseError ``body_coding`` where it is none, ``body_bomb`` beyond the bounds."""
 
-    def __init__(self, coding: bytes) -> None:
+    def __init__(self, coding: bytes, budget: Budget) -> None:
+        self._budget = budget
         self._gzip = coding in _GZIP
         self._identity = coding == IDENTITY
         self._inflater = zlib.decompressobj(31) if self._gzip else None
         self._first = b""
-        self._in = self._out = 0
+        self._size = 0
 
     @property
     def kept(self) -> int:
@@ -72,9 +90,9 @@ class Unpacker:
             except zlib.error:
                 raise ParseError("body_coding") from None
             left = self._inflater.unconsumed_tail or self._inflater.unused_data
-            self._in += len(data) - len(left)
-            self._out += len(piece)
-            if self._out > min(UNPACKED, FREE + RATIO * self._in):
+            self._budget.spend(len(data) - len(left), len(piece))
+            self._size += len(piece)
+            if self._size > UNPACKED:
                 raise ParseError("body_bomb")
             if piece:
                 yield piece
@@ -84,6 +102,6 @@ class Unpacker:
             data = left
 
 
-def unpacker(coding: bytes) -> Unpacker | None:
+def unpacker(coding: bytes, budget: Budget) -> Unpacker | None:
     """For a coding as `parsers.http.encoding` tells it; None where nobody here can undo it."""
-    return Unpacker(coding) if coding in {IDENTITY, b"deflate"} | _GZIP else None
+    return Unpacker(coding, budget) if coding in {IDENTITY, b"deflate"} | _GZIP else None

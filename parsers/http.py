@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from parsers.base import OVERLAP, TO_CLIENT, Content, Event, Parser, Request, Said, Unit, Value
-from parsers.content import unpacker
+from parsers.content import Budget, Unpacker, unpacker
 from parsers.grpc import Messages, status_in, status_of
 
 Headers = Sequence[tuple[bytes, bytes]]  # names in lower case
@@ -68,12 +68,17 @@ class Body:
     """What is told of the body of one message. `head` is its request, or its response."""
 
     def __init__(
-        self, head: Unit, names: frozenset[str], coding: bytes, messages: Messages | None, status: int
+        self,
+        head: Unit,
+        names: frozenset[str],
+        unpacker: Unpacker | None,
+        messages: Messages | None,
+        status: int,
     ) -> None:
         self.head = head
         self._names = names
         self._field = _BODIES[head.direction]
-        self._unpacker = unpacker(coding)
+        self._unpacker = unpacker
         self._messages = messages
         self._status = status
         self._before = b""
@@ -117,6 +122,7 @@ class HttpParser(Parser):
     """A parser that tells things on demand."""
 
     _wanted = wanted(frozenset())
+    _budget: Budget | None = None
 
     @property
     def asked(self) -> frozenset[str]:
@@ -171,7 +177,9 @@ class HttpParser(Parser):
         if not call and _BODIES[head.direction] not in wanted.names:
             return None
         messages = _messages(headers, request, head.direction) if call else None
-        return Body(head, wanted.names, encoding(headers), messages, status)
+        if self._budget is None:
+            self._budget = Budget()
+        return Body(head, wanted.names, unpacker(encoding(headers), self._budget), messages, status)
 
     def _ending(self, answer: Said, status: int, trailers: Headers = ()) -> Said:
         """A response with what its trailers say, or lack."""

@@ -30,6 +30,7 @@ from parsers.base import (
     Request,
     Response,
     Said,
+    Switched,
     Upgraded,
     Value,
 )
@@ -163,21 +164,17 @@ class Http1Parser(HttpParser):
     def on_url(self, url: bytes) -> None:
         """Part of the request target."""
         self._url += url
-        self._show(len(url))
+        self._seen += len(url)
+        self._unseen = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole header, or trailer: those have no say in what the request is."""
-        self._show(len(name) + len(value) + 4)
+        self._seen = seen = self._seen + len(name) + len(value) + 4
+        self._unseen = 0
+        if seen > self.limits.head:
+            self._fail("head_too_long")
         if not self._trailer:
             self._headers.append((name.lower(), value))
-            if len(self._headers) > self.limits.headers:
-                self._fail("too_many_headers")
-
-    def _show(self, size: int) -> None:
-        self._seen += size
-        self._unseen = 0
-        if self._seen > self.limits.head:
-            self._fail("head_too_long")
 
     def _fail(self, code: str) -> None:
         self._error = self._error or code
@@ -186,7 +183,11 @@ class Http1Parser(HttpParser):
         """The head is complete."""
         self._in_head = False
         self._trailer = True
-        self._seen = self._unseen = 0
+        seen, self._seen, self._unseen = self._seen, 0, 0
+        if seen > self.limits.head:
+            self._fail("head_too_long")
+        if len(self._headers) > self.limits.headers:
+            self._fail("too_many_headers")
         if self._error:
             return
         try:
@@ -289,7 +290,7 @@ class Http1Parser(HttpParser):
             raise ParseError("response")
 
     def _answer_begins(self, head: Head) -> None:
-        self._events.append(Response(head.status))
+        self._events.append(Response(head.status, tunnel=head.method == b"CONNECT" and head.tunnel))
         if head.request is not None:
             answer = self._answer(head.request, head.status, head.headers)
             if self._wanted.responses:
@@ -308,7 +309,12 @@ class Http1Parser(HttpParser):
             behind = bytes(self._behind)
             self._behind.clear()
             self._offered = None
-            self._events.append(Upgraded(offered.upgrade, offered, self._settings, behind, self._responses.rest()))
+            rest = self._responses.rest()
+            if head.tunnel:
+                # What a tunnel carries is for its first bytes to tell.
+                self._events.append(Switched("", behind, rest))
+            else:
+                self._events.append(Upgraded(offered.upgrade, offered, self._settings, behind, rest))
         elif head.status >= 200:
             self._decline()
 

@@ -126,9 +126,10 @@ class Deciding:
         """The first bytes are identified; None = they are nothing that is known. What is not sure is named in records
         and unknown to all else: a name that others' bytes would have got as well must allow nothing.
         """
-        flow.first = NAMES[match.protocol] if match else Protocol.UNKNOWN
-        protocol = flow.first if match and match.confidence == Confidence.SURE else Protocol.UNKNOWN
-        self._read(flow, protocol)
+        named = NAMES[match.protocol] if match else Protocol.UNKNOWN
+        if flow.first in {Protocol.NONE, Protocol.UNKNOWN}:
+            flow.first = named
+        self._read(flow, named if match and match.confidence == Confidence.SURE else Protocol.UNKNOWN)
 
     def _read(self, flow: Flow, protocol: Protocol) -> None:
         """With the protocol's parser, if what it says is needed."""
@@ -211,7 +212,7 @@ class Deciding:
             if isinstance(event, Unit):
                 self._unit(flow, event)
             elif isinstance(event, Response):
-                if flow.switching and event.status >= 200 and event.status != 101:
+                if flow.switching and event.status >= 200 and not event.tunnel:
                     flow.switching = False
                     self._again(flow)
             elif isinstance(event, Upgraded):
@@ -322,25 +323,20 @@ class Deciding:
         if event.protocol == b"websocket":
             self._switched(flow, Switched("websocket", event.to_server, event.to_client))
             return
-        if event.protocol != b"connect":
-            flow.protocol = Protocol.UNKNOWN
-            flow.parser = None
-            self._judge(flow, 1 << flow.protocol)
-            if flow.state == State.PARSE:
-                self._verdicts.deny(flow, flow.judgement, Scope.CONNECTION, Reason.NO_RULE)
-            return
-        # A tunnel that an allowed CONNECT opened: nothing more to judge.
-        judgement = flow.judgements.get(Protocol.HTTP, flow.judgement)
-        if flow.resting:
-            flow.parser = None
-            flow.state = State.CONFIRM
-            self._holding.settle(flow)
-            return
-        self._verdicts.allow(flow, judgement, Scope.CONNECTION, judgement.reason, record=not flow.recorded)
+        flow.protocol = Protocol.UNKNOWN
+        flow.parser = None
+        self._judge(flow, 1 << flow.protocol)
+        if flow.state == State.PARSE:
+            self._verdicts.deny(flow, flow.judgement, Scope.CONNECTION, Reason.NO_RULE)
 
     def _switched(self, flow: Flow, event: Switched) -> None:
         """What began as one protocol goes on in another, of which the policy is asked by itself."""
+        if not event.protocol and not flow.recorded:
+            # A tunnel: who asked for it, and where to, is a record of its own.
+            judgement = flow.judgements.get(flow.kind, flow.judgement)
+            self._verdicts.record(flow, Verdict.ALLOW, Scope.REQUEST, judgement.reason, judgement)
         flow.parser = None
+        flow.switching = False
         flow.kind = Protocol.NONE
         flow.unit = None
         flow.said = {}
@@ -348,12 +344,19 @@ class Deciding:
         flow.buffers[TO_SERVER].extend(event.to_server)
         flow.buffers[TO_CLIENT].extend(event.to_client)
         flow.state = State.IDENTIFY
-        if event.protocol == "tls":
-            flow.agreed = True
-            if event.to_server or event.to_client:
-                self.identify(flow, TO_SERVER, b"")
-        elif event.protocol:
+        if event.protocol and event.protocol != "tls":
             self._read(flow, NAMES[event.protocol])
+            return
+        flow.agreed = event.protocol == "tls"
+        flow.protocol = Protocol.UNKNOWN
+        flow.asked = 0
+        flow.guessed = False
+        for direction, stream in enumerate(flow.streams):
+            if stream is not None:
+                # All up to here is judged.
+                flow.safe[direction] = max(flow.safe[direction], stream.next - len(flow.buffers[direction]))
+        if flow.buffers[TO_SERVER] or flow.buffers[TO_CLIENT]:
+            self.identify(flow, TO_SERVER, b"")
 
     # -- ends, and a new policy -----------------------------------------------------------------------------------
 
@@ -416,7 +419,9 @@ class Deciding:
             self.exception(flow, self._terms.exceptions.need_more, Reason.NEED_MORE)
         elif flow.state == State.IDENTIFY and not flow.recorded:
             self._stats.need_more += 1
-            flow.first = flow.protocol = Protocol.UNKNOWN
+            flow.protocol = Protocol.UNKNOWN
+            if flow.first == Protocol.NONE:
+                flow.first = Protocol.UNKNOWN
             judgement = self._kernel.judge(flow.key, flow.session_id, 1 << Protocol.UNKNOWN)
             if judgement.verdict in {Verdict.ALLOW, Verdict.INSPECT} and not judgement.rule_files:
                 self._verdicts.record(flow, judgement.verdict, Scope.REQUEST, Reason.NEED_MORE, judgement)

@@ -41,8 +41,9 @@ class Holding:
         """Let go what is judged, and what may go on incomplete; arm the timers of the rest."""
         if flow.state >= State.PASS:
             return
-        # What is being identified may need either side.
-        waits = flow.state == State.IDENTIFY, flow.state == State.IDENTIFY
+        # What is being identified may need either side; before its first byte, nothing waits.
+        identifies = flow.state == State.IDENTIFY and bool(flow.buffers[TO_SERVER] or flow.buffers[TO_CLIENT])
+        waits = identifies, identifies
         blocked = False
         if flow.state == State.PARSE and flow.parser is not None:
             waits, blocked = (flow.parser.pending(TO_SERVER), flow.parser.pending(TO_CLIENT)), flow.parser.blocked

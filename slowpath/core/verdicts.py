@@ -34,14 +34,12 @@ class Verdicts:
         *,
         outcome: Outcome | None = None,
         confirmed: bool = False,
-        record: bool = True,
     ) -> None:
         """Nothing more is asked of the flow; `confirmed`: whatever its receiver has."""
         flow.judgement = judgement
         flow.parser = None
         flow.hold_until = flow.need_until = 0.0
-        if record:
-            self.record(flow, Verdict.ALLOW, scope, reason, judgement, outcome=outcome)
+        self.record(flow, Verdict.ALLOW, scope, reason, judgement, outcome=outcome)
         flow.decision = (Verdict.ALLOW, scope, reason)
         if flow.l4 == TCP and self._terms.limits.confirm and not confirmed:
             flow.confirm = [stream.next if stream is not None else 0 for stream in flow.streams]

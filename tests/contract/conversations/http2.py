@@ -29,7 +29,7 @@ def _headers(method: str, path: str, kind: str = "", *more: tuple[str, str]) -> 
 _CALL = _headers("POST", "/lab.Echo/Say", "application/grpc")
 _MESSAGE = b"\0\0\0\0\5hello"
 _TEXT = b"a text, " * 40
-_ZIPPED = gzip.compress(_TEXT)
+_ZIPPED = gzip.compress(_TEXT, mtime=0)
 _SAY = {
     "http.method": b"POST", "http.path": b"/lab.Echo/Say", "http.host": b"web.lab",
     "grpc.service": b"lab.Echo", "grpc.method": b"Say",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Request, Response, Upgraded
+from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Request, Response, Switched, Upgraded
 from parsers.http1 import Http1Parser, Limits
 
 HOST = b"Host: a.example\r\n"
@@ -224,7 +224,10 @@ def test_connect() -> None:
     (request,) = parser.feed(TO_SERVER, b"CONNECT db:3306 HTTP/1.1\r\nHost: db:3306\r\n\r\n")
     assert isinstance(request, Request)
     assert (request.method, request.host, request.upgrade) == (b"CONNECT", b"db:3306", b"connect")
-    assert isinstance(parser.feed(TO_CLIENT, b"HTTP/1.1 200 OK\r\n\r\nx")[1], Upgraded)
+    assert parser.feed(TO_CLIENT, b"HTTP/1.1 200 OK\r\n\r\nx") == [
+        Response(200, tunnel=True),
+        Switched("", b"", b"x"),
+    ]
 
 
 def test_answers_that_are_no_http_do_not_matter_without_an_offer() -> None:
@@ -264,3 +267,7 @@ def test_noise(pieces: list[tuple[bool, bytes]]) -> None:
             assert parser.buffered < 200_000
     except ParseError as error:
         assert error.code  # noqa: PT017
+
+
+def test_a_long_target_of_a_head_without_fields() -> None:
+    assert refused(b"GET /" + b"a" * 70_000 + b" HTTP/1.0\r\n\r\n") == "head_too_long"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,8 @@ UPGRADE = (
     b"HTTP2-Settings: AAMAAABk\r\n\r\n"
 )
 WEBSOCKET = b"GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+CONNECT = b"CONNECT db.example:3306 HTTP/1.1\r\nHost: db.example:3306\r\n\r\n"
+OPENED = b"HTTP/1.1 200 OK\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
 
 
@@ -312,11 +315,143 @@ def test_body_behind_an_offer_is_refused() -> None:
 
 
 def test_connect_opens_a_tunnel_only_where_allowed() -> None:
-    connect = b"CONNECT db.example:3306 HTTP/1.1\r\nHost: db.example:3306\r\n\r\n"
-    assert play(WEB).client(connect)[:2] == ["write deny no_rule", "deny request"]
+    assert play(WEB).client(CONNECT)[:2] == ["write deny no_rule", "deny request"]
     p = play({Protocol.HTTP: allow()})
-    assert p.client(connect) == [f"release {len(connect)}"]
-    assert p.server(b"HTTP/1.1 200 OK\r\n\r\n")[0] == "write allow protocol"
+    assert p.client(CONNECT) == [f"release {len(CONNECT)}"]
+    assert p.server(OPENED) == ["write allow protocol", f"release {len(OPENED)}"]
+    assert p.records[-1]["http"] == {"method": "CONNECT", "path": "", "host": "db.example:3306"}
+    assert p.wait(10) == [], "nothing waits for a tunnel's first byte"
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_a_tunnel_is_what_its_bytes_are(first: str) -> None:
+    """An allowed CONNECT allows nothing but itself."""
+    banner = b"SSH-2.0-OpenSSH_9.2\r\n"
+    for policy, expected in (
+        ({Protocol.HTTP: allow()}, "deny"),
+        ({Protocol.HTTP: allow(), Protocol.SSH: allow()}, "allow"),
+    ):
+        p = play(policy)
+        p.client(CONNECT)
+        p.server(OPENED)
+        sent = getattr(p, first)(banner)
+        assert sent[0].startswith(f"write {expected}"), sent
+        assert (p.records[-1]["first"], p.records[-1]["protocol"]) == ("http", "ssh")
+        assert [each.verdict for each in p.decisions] == ([Verdict.DENY] if expected == "deny" else [])
+
+
+def test_requests_in_a_tunnel_are_judged_as_such() -> None:
+    text = "name: tunnel\nprotocol: http\nrules:\n- {id: t, action: allow, match: {http.method: [CONNECT, GET]}}\n"
+    p = judging(text)
+    assert p.client(CONNECT) == ["write allow rule", f"release {len(CONNECT)}"]
+    assert p.server(OPENED) == [f"release {len(OPENED)}"]
+    assert p.client(GET) == ["write allow rule", f"release {len(GET)}"]
+    assert p.client(GET.replace(b"GET", b"PUT"))[:2] == ["write deny no_rule", "deny request"]
+
+
+def test_bytes_that_came_before_the_tunnel_was_open_are_its_first() -> None:
+    p = play({Protocol.HTTP: allow()})
+    assert p.client(CONNECT + b"SSH-2.0-x\r\n") == []
+    assert p.server(OPENED)[:3] == ["write allow protocol", "write deny default", "deny connection"]
+    p = play({Protocol.HTTP: allow(), Protocol.SMTP: allow()})
+    p.client(CONNECT)
+    assert "deny connection" in p.server(OPENED + b"SSH-2.0-x\r\n")
+
+
+def test_a_tunnel_of_nothing_known() -> None:
+    p = play({Protocol.HTTP: allow(), Protocol.UNKNOWN: deny()})
+    p.client(CONNECT)
+    p.server(OPENED)
+    assert p.client(b"\x00\x01\x02\x03 nothing that has a name")[-2:-1] == ["deny connection"]
+    assert (p.records[-1]["first"], p.records[-1]["protocol"]) == ("http", "unknown")
+
+
+CONTENT = """
+name: content
+protocol: [http, http2, grpc]
+rules:
+  - {id: errors, action: deny, match: {http.status: 500-599}}
+  - {id: secret, action: deny, match: {any: [{http.body: {regex: '(?s).*secret.*'}},
+                                             {http.response_body: {regex: '(?s).*secret.*'}}]}}
+  - {id: coding, action: deny, match: {not: {http.encoding: [identity, gzip, deflate]}}}
+  - {id: failed, action: deny, match: {grpc.status: 7}}
+  - {id: large, action: deny, match: {grpc.message_size: 1000-4294967295}}
+  - {id: rest, action: allow, match: {http.method: [GET, POST]}}
+"""
+
+
+def judging(text: str) -> Play:
+    problems = Problems()
+    rule_file = read_rule_file(text, "content.yaml", problems)
+    assert rule_file is not None, problems.found
+    policy = dict.fromkeys((Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC), inspect(rule_file.name))
+    return Play(policy, RuleSet({rule_file.name: rule_file}))
+
+
+def test_responses_are_judged() -> None:
+    p = judging(CONTENT)
+    p.client(GET)
+    half = b"HTTP/1.1 500 Oh"
+    assert p.server(half) == [], "the half of a head waits"
+    assert p.server(b"\r\nContent-Length: 0\r\n\r\n")[:2] == ["write deny rule", "deny request"]
+    assert (p.records[-1]["l7_rule"], p.records[-1]["http"]["status"]) == ("errors", 500)
+    p = judging(CONTENT)
+    p.client(GET * 2)
+    assert p.server(OK) == [f"release {len(OK)}"]
+    assert p.server(OK.replace(b"Content-L", b"Content-Encoding: br\r\nContent-L"))[:2] == [
+        "write deny rule",
+        "deny request",
+    ]
+    assert p.records[-1]["l7_rule"] == "coding"
+    p = judging(CONTENT)
+    p.client(GET)
+    assert p.server(b"SSH-2.0-x\r\n")[:2] == ["write deny parse_error", "deny connection"]
+
+
+def test_bodies_are_judged_as_they_come() -> None:
+    p = judging(CONTENT)
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400\r\n\r\n"
+    assert p.client(post + b"a sec") == ["write allow rule", f"release {len(post) + 5}"]
+    assert p.client(b"rets") == ["write deny rule", "deny request", "release 4"]
+    assert p.records[-1]["l7_rule"] == "secret"
+    assert "body" not in p.records[-1]["http"], "no record carries it"
+    p = judging(CONTENT)
+    p.client(GET)
+    packed = gzip.compress(b"a secret")
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    assert p.server(head + packed)[:2] == ["write deny rule", "deny request"]
+
+
+def test_an_offered_upgrade_stays_one_while_other_responses_come() -> None:
+    p = judging(CONTENT)
+    p.client(GET + WEBSOCKET)
+    p.server(OK)
+    assert "deny connection" in p.server(SWITCH), "nothing allows websocket"
+
+
+def test_calls_are_judged_by_their_messages_and_their_end() -> None:
+    for answer, rule in (("0", None), ("7", "failed"), (None, None)):
+        p, client, server = judging(CONTENT), h2.Sender(), h2.Sender()
+        p.client(h2.START + client.call(1, "/a.B/C"))
+        head = server.block((":status", "200"), ("content-type", "application/grpc"))
+        p.server(h2.settings() + h2.frame(1, h2.END_HEADERS, 1, head))
+        trailers = server.block(*([("grpc-status", answer)] if answer else [("x", "y")]))
+        denied = "deny request" in p.server(h2.frame(1, h2.END_HEADERS | h2.END_STREAM, 1, trailers))
+        assert denied is bool(rule)
+        assert p.records[-1].get("l7_rule") == (rule or "rest")
+    p, client = judging(CONTENT), h2.Sender()
+    p.client(h2.START + client.call(1, "/a.B/C")[: -9 - 5])
+    assert "deny request" in p.client(h2.frame(0, 0, 1, b"\0\0\0\4\0"))
+    assert p.records[-1]["grpc"]["message_size"] == 1024
+
+
+def test_grpc_web_is_under_the_rules_of_calls() -> None:
+    text = "name: calls\nprotocol: [http, grpc]\nrules:\n- {id: a, action: allow, match: {grpc.service: a.B}}\n"
+    post = b"POST /%b/C HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web+proto\r\nContent-Length: 0\r\n\r\n"
+    p = judging(text)
+    assert p.client(post % b"a.B")[0] == "write allow rule"
+    assert p.client(post % b"a.X")[:2] == ["write deny no_rule", "deny request"]
+    assert judging(text).client(GET)[:2] == ["write deny no_rule", "deny request"]
 
 
 KEYED = (
@@ -326,18 +461,14 @@ KEYED = (
 
 
 def test_what_is_told_on_demand_is_told_from_the_first_request_on() -> None:
-    problems = Problems()
-    rule_file = read_rule_file(KEYED, "keyed.yaml", problems)
-    assert rule_file is not None, problems.found
-    policy = dict.fromkeys((Protocol.HTTP, Protocol.HTTP2), inspect("keyed"))
     first = GET[:-2] + b"X-Key: sesame\r\n\r\n"
-    p = Play(policy, RuleSet({"keyed": rule_file}))
+    p = judging(KEYED)
     assert p.client(first) == ["write allow rule", f"release {len(first)}"]
     assert p.records[-1]["http"] == {
         "method": "GET", "path": "/", "host": "a.example", "version": "1.1",
     }, "a header may be a secret"  # fmt: skip
     assert p.client(GET)[:2] == ["write deny no_rule", "deny request"]
-    p = Play(policy, RuleSet({"keyed": rule_file}))
+    p = judging(KEYED)
     sender = h2.Sender()
     assert p.client(h2.START + sender.request(1, "/", "GET", ("x-key", "sesame")))[0] == "write allow rule"
     assert p.client(sender.request(3))[:2] == ["write deny no_rule", "deny request"]
