@@ -1,5 +1,6 @@
 """What parsers do on one core: alone, on their conversations (tests/contract/conversations) with a new parser for each
-connection, and long connections where the issue is the rate of requests.
+connection, and long connections where the issue is the rate of requests. `grpc` is with the HPACK decoder that is
+chosen here, libnghttp2's if there is one, `grpc.hpack` with the package hpack.
 
 Best of interleaved rounds. Beside them, in the same run: httptools without anybody who looks at what it reads,
 and dnspython.
@@ -17,6 +18,8 @@ import httptools
 from bench.results import Result
 from bench.rounds import interleaved
 from parsers.base import TO_CLIENT, TO_SERVER, UDP, Unit
+from parsers.hpack_decoder import Decoder, HpackDecoder, PythonDecoder
+from parsers.http2 import Http2Parser
 from parsers.registry import PARSERS, make_parser
 from tests.contract.conversations import Conversation, conversations
 
@@ -52,7 +55,7 @@ def bench() -> Iterator[Result]:
         ("response", "dns_responses", RESPONSE_TARGET),
     ):
         yield Result(f"parsers.{shown}", "1/s", rates[name], target=target, better="higher")
-    for name in ("httptools", "dnspython query", "dnspython response"):
+    for name in ("grpc hpack", "httptools", "dnspython query", "dnspython response"):
         yield Result(f"parsers.{name.replace(' ', '.')}", "1/s", rates[name], better="higher")
 
 
@@ -97,8 +100,8 @@ def _long() -> Mapping[str, Callable[[], float]]:
 
     calls = _calls()
 
-    def grpc() -> int:
-        parser = PARSERS["http2"]()
+    def grpc(decoder: Callable[[int], Decoder]) -> int:
+        parser = Http2Parser(decoder=decoder)
         for call in calls:
             parser.feed(TO_SERVER, call)
         return REQUESTS
@@ -106,7 +109,8 @@ def _long() -> Mapping[str, Callable[[], float]]:
     return {
         "http": _rate(http),
         "httptools": _rate(alone),
-        "grpc": _rate(grpc),
+        "grpc": _rate(lambda: grpc(HpackDecoder)),
+        "grpc hpack": _rate(lambda: grpc(PythonDecoder)),
         "query": _rate(lambda: _datagrams(TO_SERVER, _QUERY)),
         "response": _rate(lambda: _datagrams(TO_CLIENT, _RESPONSE, "dns.answer")),
         "dnspython query": _rate(lambda: _dnspython(_QUERY)),

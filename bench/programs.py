@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastpath import abi
 from fastpath.libbpf import Map, MapShape, Program
-from fastpath.loader.compile import compile_and_pin
+from fastpath.loader.compile import Places, compile_and_pin
 from fastpath.loader.source import flatten
 
 SOURCE = Path(__file__).with_name("minimal.c")
@@ -79,8 +79,7 @@ def peers(sessions: MapShape | None = None, cflags: Sequence[str] = ()) -> Itera
                 "-Wno-everything",
                 *cflags,
             ],
-            programs={name: root / name for name in PROGRAMS},
-            maps={name: root / name for name in MAPS},
+            places=Places({name: root / name for name in PROGRAMS}, {name: root / name for name in MAPS}),
         )
         made = Peers(root)
         if sessions and made.flows.shape != sessions:

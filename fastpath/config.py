@@ -89,6 +89,7 @@ class Config:
     policy_history: int = 10
     watch: bool = True
     pin_root: Path = Path("/sys/fs/bpf/microseg")
+    program_cache: Path | None = Path("/var/cache/microseg")
     tap: str = ""
     hook: str = "auto"
     prio: int = 49_000
@@ -156,7 +157,7 @@ class _Reader:
             optional=(
                 "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe",
                 "strict_tcp", "exceptions", "inspector", "records", "listen", "log_level", "accelerate", "state_dir",
-                "policy_history", "watch", "zones",
+                "policy_history", "watch", "zones", "program_cache",
             ),
         )  # fmt: skip
         values: dict[str, object] = {}
@@ -189,7 +190,7 @@ class _Reader:
         take("inspector", _inspection, "inspection")
         take("records", self._records)
         take("log_level", _log_level)
-        for name, read in (("sessions", _sessions), ("listen", _listen)):
+        for name, read in (("sessions", _sessions), ("listen", _listen), ("program_cache", self._program_cache)):
             if name in fields:
                 values.update(fields[name].attempt(read) or {})
         values.setdefault("rules", self._folder / "rules.d")
@@ -205,6 +206,9 @@ class _Reader:
 
     def _path(self, node: Node) -> Path:
         return self._folder / node.text()
+
+    def _program_cache(self, node: Node) -> dict[str, object]:
+        return {"program_cache": None if node.text() == "none" else self._path(node)}
 
     def _records(self, node: Node) -> Records:
         fields = node.mapping(optional=("path", "max_bytes", "keep"))

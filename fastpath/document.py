@@ -168,8 +168,14 @@ class Node:
         """A list or mapping without brackets or braces."""
         return getattr(self._node, "flow_style", None) is False
 
-    def mapping(self, *, required: Iterable[str] = (), optional: Iterable[str] | None = None) -> dict[str, Node]:
-        """Fields by name. Unknown names are reported (`optional=None`: any name is welcome);
+    def mapping(
+        self,
+        *,
+        required: Iterable[str] = (),
+        optional: Iterable[str] | None = None,
+        others: Callable[[str], bool] = lambda _: False,
+    ) -> dict[str, Node]:
+        """Fields by name. Unknown names, but for `others`, are reported (`optional=None`: any name is welcome);
         missing required ones are reported and raise.
         """
         if not isinstance(self._node, yaml.MappingNode):
@@ -179,7 +185,8 @@ class Node:
         fields: dict[str, Node] = {}
         for key_node, value_node in self._node.value:
             name = key_node.value
-            if isinstance(key_node, yaml.ScalarNode) and name not in fields and (known is None or name in known):
+            welcome = known is None or name in known or (isinstance(name, str) and others(name))
+            if isinstance(key_node, yaml.ScalarNode) and name not in fields and welcome:
                 fields[name] = Node(value_node, self._document, self, name)
                 continue
             # Of a field that is not read the mapping's path is told, with its own line.

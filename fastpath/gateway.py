@@ -25,7 +25,7 @@ from fastpath.exit import CommandError, ExitStatus
 from fastpath.history import History, HistoryError
 from fastpath.hits import HitsError, Ledger
 from fastpath.libbpf import Map
-from fastpath.loader.pins import Pins, Table, remove_tree
+from fastpath.loader.pins import Origin, Pins, Table, remove_tree
 from fastpath.policy.compiler.compile import Compiler
 from fastpath.policy.compiler.tables import Sizes, Tables
 from fastpath.policy.model import DEFAULT_ID
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 def pins_of(config: Config) -> Pins:
     """Where this configuration's programs and maps are pinned."""
-    return Pins(config.pin_root, Table(config.capacity, config.table))
+    return Pins(config.pin_root, Table(config.capacity, config.table), cache=config.program_cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Gateway:
         self.reader = Reader(tuple(config.zones))
         self.compiler = Compiler()
         self.naming = Naming()
-        self.compiled = False
+        self.origin = Origin.PINNED
         # Of the policy in force: rules, digest of its files; why the history lacks it, if it does.
         self.rules = 0
         self.digest = ""
@@ -131,7 +131,7 @@ class Gateway:
         compiled = compile_source(self.config, self.reader, self.compiler)
         async with netlink() as route:
             await refuse(route, self.config)
-        self.compiled = self.pins.load()
+        self.origin = self.pins.load()
         self.commands = Commands(self.pins)
         self.hertz = self.commands.hertz()
         self.revisions = Revisions(self.pins, self.hertz)

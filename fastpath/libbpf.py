@@ -84,6 +84,13 @@ class _MapInfo(ctypes.Structure):
         ("max_entries", ctypes.c_uint32),
         ("map_flags", ctypes.c_uint32),
         ("name", ctypes.c_char * 16),
+        ("ifindex", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("netns_dev", ctypes.c_uint64),
+        ("netns_ino", ctypes.c_uint64),
+        ("btf_id", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
     )
 
 
@@ -103,6 +110,49 @@ class _ProgInfo(ctypes.Structure):
         ("nr_map_ids", ctypes.c_uint32),
         ("map_ids", ctypes.c_uint64),
         ("name", ctypes.c_char * 16),
+        ("ifindex", ctypes.c_uint32),
+        ("gpl_compatible", ctypes.c_uint32),
+        ("netns_dev", ctypes.c_uint64),
+        ("netns_ino", ctypes.c_uint64),
+        ("nr_jited_ksyms", ctypes.c_uint32),
+        ("nr_jited_func_lens", ctypes.c_uint32),
+        ("jited_ksyms", ctypes.c_uint64),
+        ("jited_func_lens", ctypes.c_uint64),
+        ("btf_id", ctypes.c_uint32),
+        ("func_info_rec_size", ctypes.c_uint32),
+        ("func_info", ctypes.c_uint64),
+        ("nr_func_info", ctypes.c_uint32),
+    )
+
+
+class _FuncInfo(ctypes.Structure):
+    """struct bpf_func_info: where a function begins, and its type."""
+
+    _fields_ = (("insn_off", ctypes.c_uint32), ("type_id", ctypes.c_uint32))
+
+
+class _BtfInfo(ctypes.Structure):
+    """The first fields of struct bpf_btf_info."""
+
+    _fields_ = (("btf", ctypes.c_uint64), ("btf_size", ctypes.c_uint32), ("id", ctypes.c_uint32))
+
+
+class _ProgLoadOpts(ctypes.Structure):
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("attempts", ctypes.c_int),
+        ("expected_attach_type", ctypes.c_int),
+        ("prog_btf_fd", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("kern_version", ctypes.c_uint32),
+        ("attach_btf_id", ctypes.c_uint32),
+        ("attach_prog_fd", ctypes.c_uint32),
+        ("attach_btf_obj_fd", ctypes.c_uint32),
+        ("fd_array", ctypes.c_void_p),
+        ("func_info", ctypes.c_void_p),
+        ("func_info_cnt", ctypes.c_uint32),
+        ("func_info_rec_size", ctypes.c_uint32),
     )
 
 
@@ -147,6 +197,12 @@ def _ignore_missing(result: int, what: str) -> bool:
     return True
 
 
+def _info(fd: int, info: ctypes.Structure) -> None:
+    """Fill in what the kernel knows of an object."""
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    _check(_lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "object info")
+
+
 class Descriptor:
     """A file descriptor of a BPF object; closed with the object."""
 
@@ -169,6 +225,40 @@ class Descriptor:
         self.close()
 
 
+class Btf(Descriptor):
+    """Type information of maps and programs."""
+
+    @classmethod
+    def load(cls, content: bytes) -> Btf:
+        """Hand it to the kernel."""
+        return cls(_check(_lib().bpf_btf_load(content, ctypes.c_size_t(len(content)), None), "load type information"))
+
+    @classmethod
+    def by_id(cls, number: int) -> Btf:
+        """That with the kernel's number."""
+        return cls(_check(_lib().bpf_btf_get_fd_by_id(ctypes.c_uint32(number)), f"type information {number}"))
+
+    def read(self) -> bytes:
+        """What was loaded."""
+        info = _BtfInfo()
+        _info(self.fd, info)
+        room = ctypes.create_string_buffer(info.btf_size)
+        _info(self.fd, again := _BtfInfo(ctypes.addressof(room), info.btf_size))
+        return room.raw[: again.btf_size]
+
+
+@dataclass(frozen=True, slots=True)
+class MapTypes:
+    """Where a map's types stand in the type information `btf` (the kernel's number; 0: it has none)."""
+
+    btf: int
+    key: int
+    value: int
+
+
+UNTYPED = MapTypes(0, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class MapShape:
     """What must be equal before a pinned map is used."""
@@ -186,10 +276,10 @@ class Map(Descriptor):
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         info = _MapInfo()
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        _check(_lib().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "map info")
+        _info(fd, info)
         self.id = int(info.id)
         self.shape = MapShape(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
+        self.types = MapTypes(info.btf_id, info.btf_key_type_id, info.btf_value_type_id)
         # Per-CPU maps of the kernel copy 8-byte-rounded values of every possible CPU.
         self._room = info.value_size
         if info.type in {5, 6, 10, 21}:  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, PERCPU_CGROUP_STORAGE
@@ -201,10 +291,27 @@ class Map(Descriptor):
         return cls(_check(_lib().bpf_obj_get(os.fsencode(path)), "open pinned map", path))
 
     @classmethod
-    def create(cls, kind: int, name: str, *, key: int, value: int, entries: int, flags: int = 0) -> Map:
-        """A new map; sizes in bytes."""
-        opts = _MapCreateOpts(sz=ctypes.sizeof(_MapCreateOpts), map_flags=flags)
-        fd = _lib().bpf_map_create(kind, name.encode(), key, value, entries, ctypes.byref(opts))
+    def create(
+        cls,
+        name: str,
+        shape: MapShape,
+        *,
+        template: Map | None = None,
+        btf: Btf | None = None,
+        types: MapTypes = UNTYPED,
+    ) -> Map:
+        """A new map; `template` of the maps in an array of maps, `types` within `btf`."""
+        opts = _MapCreateOpts(
+            sz=ctypes.sizeof(_MapCreateOpts),
+            btf_fd=btf.fd if btf else 0,
+            btf_key_type_id=types.key,
+            btf_value_type_id=types.value,
+            inner_map_fd=template.fd if template else 0,
+            map_flags=shape.flags,
+        )
+        fd = _lib().bpf_map_create(
+            shape.type, name.encode(), shape.key_size, shape.value_size, shape.max_entries, ctypes.byref(opts)
+        )
         return cls(_check(fd, f"create map {name}"))
 
     @classmethod
@@ -215,7 +322,7 @@ class Map(Descriptor):
     @classmethod
     def array(cls, name: str, values: bytes, entries: int) -> Map:
         """A new array for a slot of an array of maps; `values` are those of its entries, one after the other."""
-        made = cls.create(MAP_ARRAY, name, key=4, value=len(values) // entries, entries=entries, flags=F_INNER_MAP)
+        made = cls.create(name, MapShape(MAP_ARRAY, 4, len(values) // entries, entries, F_INNER_MAP))
         made.update_batch(array("I", range(entries)).tobytes(), values)
         return made
 
@@ -309,10 +416,19 @@ class Program(Descriptor):
         return cls(_check(_lib().bpf_prog_get_fd_by_id(ctypes.c_uint32(number)), f"program {number}"))
 
     @classmethod
-    def load(cls, name: str, instructions: bytes) -> Program:
-        """A new TC program of ready instructions (struct bpf_insn)."""
+    def load(cls, name: str, instructions: bytes, btf: Btf | None = None, function: int = 0) -> Program:
+        """A new TC program of ready instructions (struct bpf_insn); `function` is its type within `btf`."""
         number = ctypes.c_size_t(len(instructions) // 8)
-        fd = _lib().bpf_prog_load(PROG_SCHED_CLS, name.encode(), b"GPL", instructions, number, None)
+        opts = _ProgLoadOpts(sz=ctypes.sizeof(_ProgLoadOpts))
+        start = _FuncInfo(0, function)
+        if btf:
+            opts.prog_btf_fd = btf.fd
+            opts.func_info, opts.func_info_cnt, opts.func_info_rec_size = (
+                ctypes.addressof(start),
+                1,
+                ctypes.sizeof(start),
+            )
+        fd = _lib().bpf_prog_load(PROG_SCHED_CLS, name.encode(), b"GPL", instructions, number, ctypes.byref(opts))
         return cls(_check(fd, f"load {name}"))
 
     @property
@@ -325,10 +441,18 @@ class Program(Descriptor):
         """Its name, of which the kernel keeps 15 characters."""
         return bytes(self._info().name).decode(errors="replace")
 
-    def _info(self) -> _ProgInfo:
-        info = _ProgInfo()
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        _check(_lib().bpf_obj_get_info_by_fd(self.fd, ctypes.byref(info), ctypes.byref(size)), "program info")
+    @property
+    def types(self) -> tuple[int, int]:
+        """The kernel's number of its type information, and where its function stands in that; 0: there is none."""
+        first = _FuncInfo()
+        size = ctypes.sizeof(first)
+        asked = _ProgInfo(func_info=ctypes.addressof(first), nr_func_info=1, func_info_rec_size=size)
+        return int(self._info(asked).btf_id), int(first.type_id)
+
+    def _info(self, info: _ProgInfo | None = None) -> _ProgInfo:
+        """What the kernel knows of it; where `info` gives it room, more of that."""
+        info = info or _ProgInfo()
+        _info(self.fd, info)
         return info
 
     def run(self, frame: bytes, *, repeat: int = 1, context: bytes | None = None) -> TestRun:

@@ -98,8 +98,8 @@ class Service:
                 loop.add_signal_handler(number, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload.set)
             log.info(
-                "ready: %s, revision %d%s", ", ".join(self.config.interfaces), self.gateway.revisions.revision,
-                ", programs compiled" if self.gateway.compiled else "",
+                "ready: %s, revision %d, programs %s", ", ".join(self.config.interfaces),
+                self.gateway.revisions.revision, self.gateway.origin,
             )  # fmt: skip
             trim_memory()
             try:
@@ -145,6 +145,7 @@ class Service:
             "accelerate": self.gateway.acceleration.status,
             "tap": self.gateway.config.tap,
             "pins": str(self.gateway.pins.directory),
+            "programs": self.gateway.origin,
             "inspector": {
                 "alive": age is not None and age <= self.config.inspection.timeout,
                 "last_heartbeat": None if age is None else round(age, 3),

@@ -166,11 +166,22 @@ class Request(Unit):
     stream: int = 0
     scheme: bytes = b""
     upgrade: bytes = b""  # what it offers to switch to: h2c, websocket, connect ...
+    said: Mapping[str, Value] | None = None  # what was asked for
 
     @property
     def is_grpc(self) -> bool:
         """Whether it is gRPC over HTTP/2: content-type begins with application/grpc."""
-        return self.stream > 0 and self.content_type[:16].lower() == b"application/grpc"
+        return self.stream > 0 and self.content_type[:16].lower() == b"application/grpc" and not self.is_web
+
+    @property
+    def is_web(self) -> bool:
+        """Whether it is gRPC-Web, which any version of HTTP carries."""
+        return self.content_type[:20].lower() == b"application/grpc-web"
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is either."""
+        return self.is_grpc or self.is_web
 
     @property
     def protocol(self) -> str:
@@ -183,14 +194,15 @@ class Request(Unit):
     def fields(self) -> Mapping[str, Value]:
         """What rules may ask for."""
         fields: dict[str, Value] = {"http.method": self.method, "http.path": self.path, "http.host": self.host}
-        if self.is_grpc:
+        if self.is_call:
             fields["grpc.service"], fields["grpc.method"] = self.grpc
-        return fields
+        return {**fields, **self.said} if self.said else fields
 
     @property
     def grpc(self) -> tuple[bytes, bytes]:
         """Service and method out of "/pkg.Service/Method"."""
-        service, _, method = self.path[1:].rpartition(b"/")
+        path = self.path.partition(b"?")[0] if self.is_web else self.path
+        service, _, method = path[1:].rpartition(b"/")
         return service, method
 
 
@@ -198,10 +210,30 @@ HTTP_FIELDS: Final = (
     Field("http.method", "the request's method"),
     Field("http.path", "its target without scheme, authority and query, in normal form"),
     Field("http.host", "its authority without port and final dot", folded=True),
-)
+    Field("http.version", "its version: 1.0, 1.1 or 2", on_demand=True),
+    Field("http.target", "its target as sent, with the query", on_demand=True, hidden=True),
+    Field("http.query", "what follows the question mark in its target, as sent", on_demand=True, hidden=True),
+    Field("http.content_type", "its media type without parameters", Kind.LIST, folded=True, on_demand=True),
+    Field("http.encoding", "codings of the body, of a response its own: gzip, identity", folded=True, on_demand=True),
+    Field("http.protocol", "protocols that it offers to switch to", Kind.LIST, folded=True, on_demand=True),
+    Field(
+        "http.header", "values of its header NAME, of each with that name", Kind.LIST, keyed=True, on_demand=True,
+        hidden=True,
+    ),
+    Field("http.status", "status of the response", Kind.NUMBER, on_demand=True),
+    Field(
+        "http.response_header", "values of the response's header NAME, of each with that name", Kind.LIST, keyed=True,
+        on_demand=True, hidden=True,
+    ),
+    Field("http.body", "bytes of its body, their coding undone", on_demand=True, hidden=True),
+    Field("http.response_body", "bytes of the response's body, their coding undone", on_demand=True, hidden=True),
+)  # fmt: skip
 GRPC_FIELDS: Final = (
     Field("grpc.service", "package and service of the call"),
     Field("grpc.method", "method of the call"),
+    Field("grpc.status", "status of the call, as it ends", Kind.NUMBER, on_demand=True),
+    Field("grpc.message_size", "bytes of a message", Kind.NUMBER, on_demand=True),
+    Field("grpc.compressed", "1: the message is compressed, 0: it is not", Kind.NUMBER, on_demand=True),
 )
 
 

@@ -3,8 +3,8 @@
 Requests go through httptools (llhttp, strict: rejects CL with TE, obs-fold, bare LF,
 unknown codings); Host is checked here because llhttp does not. Nor does it tell where it stopped:
 an error's `offset` is the first byte of the piece that was fed. Responses are framed by
-`_Responses`, only as far as an upgrade needs it: which answer belongs to which
-request, and was it 101 (or 2xx to CONNECT).
+`http1_responses`. Where nobody asks for anything of theirs that matters only as far as an upgrade needs it:
+which answer belongs to which request, and was it 101 (or 2xx to CONNECT).
 
 A client that offers an upgrade may go on in either protocol, so bytes behind such a
 request are kept until the server has answered (`blocked`).
@@ -14,12 +14,27 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import httptools
 
-from parsers.base import HTTP_FIELDS, TO_CLIENT, TO_SERVER, Event, ParseError, Parser, Request, Response, Upgraded
+from parsers.base import (
+    GRPC_FIELDS,
+    HTTP_FIELDS,
+    TO_CLIENT,
+    TO_SERVER,
+    Event,
+    ParseError,
+    Request,
+    Response,
+    Said,
+    Upgraded,
+    Value,
+)
+from parsers.http import Body, HttpParser, tokens_of
+from parsers.http1_responses import LENGTH_MAX, Head, Responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +48,24 @@ class Limits:
     behind_upgrade: int = 64 * 1024
     # Pipelined requests without an answer; browsers never exceed 8, wrk's scripts use up to 64.
     unanswered: int = 1024
+    # What is kept of them to be told with their responses: 1 KiB each, 16 KiB of each of 64.
+    remembered: int = 1 << 20
 
 
-_CL_MAX: Final = 1 << 62
 _HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
 
 
-class Http1Parser(Parser):
+class Http1Parser(HttpParser):
     """One connection; see `parsers.base.Parser`."""
 
     name = "http"
-    fields = HTTP_FIELDS
+    fields = (*HTTP_FIELDS, *GRPC_FIELDS)
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._offset = [0, 0]
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._responses = _Responses(self.limits)
+        self._responses = Responses(self.limits.head, self.limits.unanswered, self.limits.remembered)
         self._events: list[Event] = []
         self._error = ""
         self._in_head = False
@@ -62,15 +78,23 @@ class Http1Parser(Parser):
         self._settings = b""
         self._behind = bytearray()
         self._upgraded = False
+        self._bodies: list[Body | None] = [None, None]  # those at hand, by direction
+        self._answered: tuple[Head, Said] | None = None  # whose body is at hand
 
     @property
     def buffered(self) -> int:
         """Bytes retained, httptools' included."""
-        return self._seen + self._unseen + len(self._behind) + self._responses.buffered
+        bodies = sum(body.kept for body in self._bodies if body is not None)
+        return self._seen + self._unseen + len(self._behind) + self._responses.buffered + bodies
 
     def pending(self, direction: int) -> bool:
-        """A request head is incomplete."""
-        return direction == TO_SERVER and self._in_head and not self.blocked
+        """A request head is incomplete, and where it is to be told a response's; in a body, a message's prefix."""
+        if self.blocked and direction == TO_SERVER:
+            return False
+        body = self._bodies[direction]
+        if body is not None and body.pending:
+            return True
+        return self._in_head if direction == TO_SERVER else self._wanted.answers and self._responses.pending
 
     @property
     def blocked(self) -> bool:
@@ -88,6 +112,13 @@ class Http1Parser(Parser):
         except ParseError as error:
             raise ParseError(error.code, self._offset[direction], self._events) from None
         self._offset[direction] += len(data)
+        return self._events
+
+    def eof(self, direction: int) -> list[Event]:
+        """Some bodies end with it."""
+        self._events = []
+        if direction == TO_CLIENT and self._responses.close():
+            self._answer_ends()
         return self._events
 
     def gap(self, direction: int, size: int) -> list[Event]:
@@ -160,13 +191,33 @@ class Http1Parser(Parser):
             return
         try:
             request = self._request()
-            self._responses.expect(request.method)
+            self._responses.expect(request.method, request if self._wanted.answers else None)
         except ParseError as error:
             self._fail(error.code)
             return
         self._events.append(request)
         if self._parser.should_upgrade():
             self._offered = request
+        elif self._wanted.bodies:
+            self._bodies[TO_SERVER] = self._body(request, request, self._headers)
+
+    def on_body(self, data: bytes) -> None:
+        """Part of a body, without the chunks' frames."""
+        body = self._bodies[TO_SERVER]
+        if body is not None and not self._error:
+            try:
+                body.feed(data, self._events)
+            except ParseError as error:
+                self._fail(error.code)
+
+    def on_message_complete(self) -> None:
+        """A request has ended."""
+        body, self._bodies[TO_SERVER] = self._bodies[TO_SERVER], None
+        if body is not None and not self._error:
+            try:
+                body.end()
+            except ParseError as error:
+                self._fail(error.code)
 
     def _request(self) -> Request:
         method: bytes = self._parser.get_method()
@@ -181,12 +232,18 @@ class Http1Parser(Parser):
         # RFC 9112 §6.1: any other coding, a second one or HTTP/1.0 is where servers disagree on the body's end.
         if codings and (codings != [b"chunked"] or version == "1.0"):
             raise ParseError("transfer_encoding")
+        if self._length() > LENGTH_MAX:
+            raise ParseError("content_length")  # llhttp counts to 2^64; for most servers it is negative from 2^63 on
         # llhttp takes what follows an offer for the other protocol; a server that declines takes it for the body.
         if self._parser.should_upgrade() and (codings or self._length()):
             raise ParseError("upgrade_with_body")
         path = bytes(self._url)
+        said: Mapping[str, Value] | None = None
+        if self._wanted.of_requests:
+            offered = tokens_of(self._headers, b"upgrade") if self._parser.should_upgrade() else []
+            said = self._said(path, version.encode(), self._headers, offered)
         if method == b"CONNECT":
-            return Request(method, b"", _host(path), b"", upgrade=b"connect")
+            return Request(method, b"", _host(path), b"", upgrade=b"connect", said=said)
         if not path.startswith(b"/") and path != b"*":
             scheme, separator, rest = path.partition(b"://")
             if not separator or not scheme.isalnum():
@@ -205,7 +262,7 @@ class Http1Parser(Parser):
             upgrade = offers.strip(b" \t").lower() or b"unnamed"
             self._settings = _settings([value for name, value in self._headers if name == b"http2-settings"], upgrade)
         kind = next((value for name, value in self._headers if name == b"content-type"), b"")
-        return Request(method, path, _host(host), kind, upgrade=upgrade)
+        return Request(method, path, _host(host), kind, upgrade=upgrade, said=said)
 
     def _length(self) -> int:
         """Content-Length; llhttp has refused what is no number."""
@@ -214,25 +271,57 @@ class Http1Parser(Parser):
     def _feed_responses(self, data: bytes) -> None:
         if self._upgraded:
             raise ParseError("after_upgrade")
-        answers, rest = self._responses.feed(data)
-        for response, method, last in answers:
-            self._events.append(response)
-            offered = self._offered
-            if offered is None or not last:
-                if response.status == 101:
-                    raise ParseError("unasked_switch")
-                continue
-            if response.status == 101 or (method == b"CONNECT" and 200 <= response.status < 300):
-                self._upgraded = True
-                behind = bytes(self._behind)
-                self._behind.clear()
-                self._offered = None
-                self._events.append(Upgraded(offered.upgrade, offered, self._settings, behind, rest))
-                return
-            if response.status >= 200:
-                self._decline()
-        if self._responses.lost and self._offered is not None:
+        responses = self._responses
+        responses.strict = self._wanted.answers
+        responses.feed(data)
+        while (read := responses.read()) is not None:
+            if isinstance(read, Head):
+                self._answer_begins(read)
+                if self._upgraded:
+                    return
+            elif read:
+                body = self._bodies[TO_CLIENT]
+                assert body is not None
+                body.feed(read, self._events)
+            else:
+                self._answer_ends()
+        if responses.lost and self._offered is not None:
             raise ParseError("response")
+
+    def _answer_begins(self, head: Head) -> None:
+        self._events.append(Response(head.status))
+        if head.request is not None:
+            answer = self._answer(head.request, head.status, head.headers)
+            if self._wanted.responses:
+                self._events.append(answer)
+            if self._wanted.bodies and not head.interim and not head.switches:
+                self._answered = head, answer
+                body = self._body(answer, head.request, head.headers, head.status)
+                self._bodies[TO_CLIENT] = body
+                self._responses.wanted = body is not None
+        offered = self._offered
+        if offered is None or not head.last:
+            if head.status == 101:
+                raise ParseError("unasked_switch")
+        elif head.switches:
+            self._upgraded = True
+            behind = bytes(self._behind)
+            self._behind.clear()
+            self._offered = None
+            self._events.append(Upgraded(offered.upgrade, offered, self._settings, behind, self._responses.rest()))
+        elif head.status >= 200:
+            self._decline()
+
+    def _answer_ends(self) -> None:
+        body, self._bodies[TO_CLIENT] = self._bodies[TO_CLIENT], None
+        assert body is not None
+        body.end()
+        if self._answered is not None:
+            head, answer = self._answered
+            self._answered = None
+            told = body.ended or "grpc.status" in answer.fields
+            if head.request is not None and head.request.is_call and not told and "grpc.status" in self.asked:
+                self._events.append(self._ending(answer, head.status))
 
     def _decline(self) -> None:
         """The server stays with HTTP/1: what the client sent behind its offer is the next request."""
@@ -242,141 +331,6 @@ class Http1Parser(Parser):
         self._behind.clear()
         if behind:
             self._feed_requests(behind)
-
-
-class _Responses:
-    """Frames responses. Where a server's bytes are no HTTP it is `lost` for good, which matters
-    only when an upgrade is offered.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._methods: list[bytes] = []
-        self._buffer = bytearray()
-        self._skip = 0  # body bytes to come; -1 = up to the end
-        self._chunked = False
-        self.lost = False
-
-    @property
-    def buffered(self) -> int:
-        return len(self._buffer)
-
-    def expect(self, method: bytes) -> None:
-        """A request was sent."""
-        if not self.lost:
-            self._methods.append(method)
-            if len(self._methods) > self._limits.unanswered:
-                raise ParseError("unanswered")
-
-    def feed(self, data: bytes) -> tuple[list[tuple[Response, bytes, bool]], bytes]:
-        """Response heads as (response, its request's method, it answers the last request sent),
-        and what followed a 101 or a CONNECT's 2xx.
-        """
-        found: list[tuple[Response, bytes, bool]] = []
-        if self.lost:
-            return found, b""
-        if self._skip < 0:
-            return found, b""
-        if self._skip >= len(data) and not self._buffer:
-            self._skip -= len(data)
-            return found, b""
-        self._buffer += data
-        while self._advance(found):
-            response, method, last = found[-1] if found else (None, b"", False)
-            if (
-                response
-                and last
-                and (response.status == 101 or (method == b"CONNECT" and 200 <= response.status < 300))
-            ):
-                rest = bytes(self._buffer)
-                self._buffer.clear()
-                self._skip = -1
-                return found, rest
-        if len(self._buffer) > self._limits.head:
-            self._lose()
-        return found, b""
-
-    def _lose(self) -> None:
-        self.lost = True
-        self._buffer.clear()
-        self._methods.clear()
-
-    def _advance(self, found: list[tuple[Response, bytes, bool]]) -> bool:
-        """One step; False = needs more."""
-        if self._skip < 0:
-            self._buffer.clear()
-            return False
-        if self._skip:
-            size = min(self._skip, len(self._buffer))
-            del self._buffer[:size]
-            self._skip -= size
-            return self._skip == 0 and bool(self._buffer)
-        if self._chunked:
-            return self._chunk()
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if not self._plausible():
-                self._lose()
-            return False
-        head = bytes(self._buffer[:end])
-        del self._buffer[: end + 4]
-        if not self._head(head, found):
-            self._lose()
-            return False
-        return True
-
-    def _plausible(self) -> bool:
-        start = bytes(self._buffer[:7])
-        return b"HTTP/1.".startswith(start)
-
-    def _head(self, head: bytes, found: list[tuple[Response, bytes, bool]]) -> bool:
-        lines = head.split(b"\r\n")
-        status = lines[0][9:12]
-        if not lines[0].startswith(b"HTTP/1.") or not status.isdigit() or not self._methods:
-            return False
-        code = int(status)
-        last = len(self._methods) == 1
-        method = self._methods[0] if 100 <= code < 200 and code != 101 else self._methods.pop(0)
-        found.append((Response(code), method, last))
-        if 100 <= code < 200 or code in {204, 304} or method == b"HEAD" or (method == b"CONNECT" and code < 300):
-            return True
-        fields = [line.partition(b":") for line in lines[1:]]
-        values = {name.lower(): value.strip(b" \t").lower() for name, _, value in fields}
-        lengths = {value.strip(b" \t") for name, _, value in fields if name.lower() == b"content-length"}
-        if b"transfer-encoding" in values:
-            self._chunked = values[b"transfer-encoding"].endswith(b"chunked")
-            self._skip = 0 if self._chunked else -1
-        elif lengths:
-            text = lengths.pop()
-            if lengths or not text.isdigit() or int(text) > _CL_MAX:
-                return False
-            self._skip = int(text)
-        else:
-            self._skip = -1
-        return True
-
-    def _chunk(self) -> bool:
-        end = self._buffer.find(b"\r\n", 0, 1024)
-        if end < 0:
-            if len(self._buffer) > 1024:
-                self._lose()
-            return False
-        text = bytes(self._buffer[:end]).partition(b";")[0].strip(b" \t")
-        if not text or len(text) > 15 or text.strip(b"0123456789abcdefABCDEF"):
-            self._lose()
-            return False
-        size = int(text, 16)
-        if size:
-            del self._buffer[: end + 2]
-            self._skip = size + 2
-            return True
-        # last chunk: trailers up to an empty line
-        done = self._buffer.find(b"\r\n\r\n", end)
-        if done < 0:
-            return False
-        del self._buffer[: done + 4]
-        self._chunked = False
-        return True
 
 
 def _host(host: bytes) -> bytes:

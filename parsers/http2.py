@@ -1,6 +1,7 @@
 """HTTP/2 (RFC 9113), both directions: a frame walker and one HPACK decoder a side.
 
-Bodies are skipped, not kept. The parser follows what changes the meaning of later
+Bodies are skipped, not kept, and streams remembered only where rules ask for what responses, bodies
+or messages say. The parser follows what changes the meaning of later
 bytes (SETTINGS, header blocks, CONTINUATION) and refuses what endpoints must refuse
 where that matters to a decision; flow control is theirs. A stream's requests are told
 from trailers by its number: a client's new streams have growing ones.
@@ -8,12 +9,10 @@ from trailers by its number: a client's new streams have growing ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
-
-import hpack
-from hpack.exceptions import HPACKError
 
 from parsers.base import (
     GRPC_FIELDS,
@@ -23,13 +22,17 @@ from parsers.base import (
     Event,
     GoAway,
     ParseError,
-    Parser,
     Preface,
     Request,
     Response,
+    Said,
     Settings,
     StreamReset,
+    Unit,
+    Value,
 )
+from parsers.hpack_decoder import Decoder, HpackDecoder
+from parsers.http import Body, Headers, HttpParser, remembered
 from parsers.identify import H2_PREFACE
 
 
@@ -44,7 +47,7 @@ class Limits:
     block: int = 64 * 1024
     # h2's CONTINUATION_BACKLOG; real peers need none or one (CVE-2024-27316 sends thousands).
     continuations: int = 64
-    # Decoded header list as hpack counts it (length + 32 a field): what Envoy and nginx take, 60 to 64 KiB.
+    # Decoded header list as RFC 7541 counts it (length + 32 a field): what Envoy and nginx take, 60 to 64 KiB.
     header_list: int = 64 * 1024
     # Dynamic table of either side, whatever the peer allows: 16 times the default 4,096.
     table: int = 64 * 1024
@@ -56,6 +59,12 @@ class Limits:
     priorities: int = 1000
     # Empty DATA frames in a row without END_STREAM (CVE-2019-9518).
     empty: int = 100
+    # Requests under way that say how long their body is; servers allow 100 to 250 streams at a time.
+    bodies: int = 1000
+    # Streams that are open at a time, where they are remembered: servers allow 100 to 1,000.
+    streams: int = 2048
+    # Bytes that are remembered of them: 1 KiB each, and what zlib needs for 128 bodies.
+    remembered: int = 8 << 20
 
 
 DATA: Final = 0
@@ -89,39 +98,67 @@ class _Side:
 
     __slots__ = (
         "block",
+        "block_ends",
         "block_kind",
         "block_stream",
         "buffer",
         "continuations",
+        "data",
         "decoder",
         "direction",
         "empty",
+        "ends",
         "offset",
+        "padding",
         "preface",
+        "promised",
         "settled",
         "size_limit",
         "skip",
         "unacknowledged",
+        "waiting",
     )
 
-    def __init__(self, direction: int, limits: Limits) -> None:
+    def __init__(self, direction: int, limits: Limits, decoder: Decoder) -> None:
         self.direction = direction
         self.buffer = bytearray()
         self.skip = 0
+        # Of the DATA frame at hand, if its stream is remembered.
+        self.data: _Stream | None = None
+        self.padding = 0
+        self.ends = 0
+        self.waiting: set[int] = set()  # streams in which a message's prefix is incomplete
         self.offset = 0
         self.preface = True
         self.settled = False  # its first frame was SETTINGS
         self.size_limit = limits.frame
-        self.decoder = hpack.Decoder(max_header_list_size=limits.header_list)
+        self.decoder = decoder
         self.block: bytearray | None = None
         self.block_stream = 0
         self.block_kind = HEADERS
+        self.block_ends = 0  # END_STREAM of its HEADERS
+        self.promised = 0
         self.continuations = 0
         self.unacknowledged = 0
         self.empty = 0
 
 
-class Http2Parser(Parser):
+class _Stream:
+    """A request whose response, or something in either's body, is to be told."""
+
+    __slots__ = ("answer", "bodies", "number", "open", "remembered", "request", "status")
+
+    def __init__(self, request: Request, *, answers: bool) -> None:
+        self.number = request.stream
+        self.request = request
+        self.answer: Said | None = None
+        self.status = 0
+        self.bodies: list[Body | None] = [None, None]  # by direction
+        self.open = [True, answers]  # something to be told may come
+        self.remembered = remembered(request)
+
+
+class Http2Parser(HttpParser):
     """One connection; see `parsers.base.Parser`. After an h2c upgrade `upgraded` is the HTTP/1 request
     (stream 1, already judged) and `settings` the payload of its HTTP2-Settings.
     """
@@ -129,33 +166,48 @@ class Http2Parser(Parser):
     name = "http2"
     fields = (*HTTP_FIELDS, *GRPC_FIELDS)
 
-    def __init__(self, limits: Limits | None = None, upgraded: Request | None = None, settings: bytes = b"") -> None:
-        self.limits = limits or Limits()
-        self._sides = (_Side(TO_SERVER, self.limits), _Side(TO_CLIENT, self.limits))
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        upgraded: Request | None = None,
+        settings: bytes = b"",
+        decoder: Callable[[int], Decoder] = HpackDecoder,
+    ) -> None:
+        self.limits = limits = limits or Limits()
+        self._sides = (
+            _Side(TO_SERVER, limits, decoder(limits.header_list)),
+            _Side(TO_CLIENT, limits, decoder(limits.header_list)),
+        )
         self._sides[TO_SERVER].preface = False
         self._events: list[Event] = []
         self._last_stream = 1 if upgraded else 0
         self._requests = 0
         self._resets = 0
         self._priorities = 0
+        self._streams: dict[int, _Stream] = {}
+        self._remembered = 0
+        self._upgraded = upgraded
+        self._owed: dict[int, int] = {}  # bytes to come of a stream's body, where its head said how many
         if settings:
             self._apply(TO_SERVER, self._pairs(settings))
 
     @property
     def buffered(self) -> int:
         """Bytes retained."""
-        return sum(len(side.buffer) + len(side.block or b"") for side in self._sides)
+        return self._remembered + sum(len(side.buffer) + len(side.block or b"") for side in self._sides)
 
     def pending(self, direction: int) -> bool:
-        """The client's preface, a frame header or a header block is incomplete."""
-        if direction != TO_SERVER:
+        """The client's preface, a frame header or a header block is incomplete; a message's prefix."""
+        side = self._sides[direction]
+        if side.waiting:
+            return True
+        if direction != TO_SERVER and not self._wanted.answers:
             return False
-        side = self._sides[TO_SERVER]
         if side.block is not None or not side.preface:
             return bool(side.block is not None or side.buffer)
         if not side.buffer:
             return False
-        return len(side.buffer) < 4 or side.buffer[3] in {HEADERS, CONTINUATION}
+        return len(side.buffer) < 4 or side.buffer[3] in {HEADERS, CONTINUATION} or bool(self._streams)
 
     def feed(self, direction: int, data: bytes) -> list[Event]:
         """Consume bytes of one direction."""
@@ -170,7 +222,7 @@ class Http2Parser(Parser):
     def gap(self, direction: int, size: int) -> list[Event]:
         """Only a body's bytes may be missing; the dynamic table is lost with any other."""
         side = self._sides[direction]
-        if size > side.skip:
+        if size > side.skip or side.data is not None:
             raise ParseError("gap", side.offset)
         side.skip -= size
         side.offset += size
@@ -179,8 +231,11 @@ class Http2Parser(Parser):
     def _walk(self, side: _Side, data: bytes) -> None:
         if side.skip:
             size = min(side.skip, len(data))
-            side.skip -= size
             side.offset += size
+            if side.data is not None:
+                self._data(side, data[:size])
+            else:
+                side.skip -= size
             data = data[size:]
         if not data:
             return
@@ -203,8 +258,26 @@ class Http2Parser(Parser):
                     payload = bytes(buffer[at + _HEADER : at + _HEADER + size])
                     at += _HEADER + size
                     self._frame(side, kind, flags, stream, payload)
+                    continue
+                length = 0  # bytes before the data: that of the padding's size
+                padding = 0
+                if kind == DATA and flags & PADDED:
+                    if size and len(buffer) - at == _HEADER:
+                        break
+                    length, padding = 1, buffer[at + _HEADER] if size else 0
+                    if length + padding > size:
+                        raise ParseError("padding")
+                self._count(side, kind, flags, size - length - padding)
+                if kind == DATA and side.direction == TO_SERVER:
+                    self._delivered(stream, size - length - padding, flags & END_STREAM)
+                if kind == DATA and stream in self._streams:
+                    at += _HEADER + length
+                    side.data, side.skip = self._streams[stream], size - length
+                    side.padding, side.ends = padding, flags & END_STREAM
+                    size = min(side.skip, len(buffer) - at)
+                    at += size
+                    self._data(side, bytes(buffer[at - size : at]))
                 else:
-                    self._count(side, kind, flags, size)
                     at += _HEADER + size
                     if at > len(buffer):
                         side.skip = at - len(buffer)
@@ -213,6 +286,65 @@ class Http2Parser(Parser):
             # del of a prefix is O(1) amortised, where slicing copies the rest each time
             side.offset += at
             del buffer[:at]
+
+    def _data(self, side: _Side, data: bytes) -> None:
+        """Bytes of a DATA frame, of a stream that is remembered."""
+        stream = side.data
+        assert stream is not None
+        side.skip -= len(data)
+        body = stream.bodies[side.direction]
+        if side.direction == TO_CLIENT and stream.answer is None:
+            raise ParseError("response")
+        if body is not None:
+            body.feed(data[: max(0, len(data) + min(0, side.skip - side.padding))], self._events)
+            if body.pending:
+                side.waiting.add(stream.number)
+            else:
+                side.waiting.discard(stream.number)
+        if not side.skip:
+            side.data = None
+            if side.ends:
+                self._ends(stream, side.direction)
+
+    def _ends(self, stream: _Stream, direction: int) -> None:
+        """The stream's direction has ended."""
+        body = stream.bodies[direction]
+        if body is not None:
+            body.end()
+        if direction == TO_CLIENT and stream.answer is not None and stream.open[TO_CLIENT]:
+            told = "grpc.status" in stream.answer.fields or (body is not None and body.ended)
+            if stream.request.is_call and not told and "grpc.status" in self.asked:
+                self._events.append(self._ending(stream.answer, stream.status))
+        stream.open[direction] = False
+        if direction == TO_CLIENT and stream.bodies[TO_SERVER] is None:
+            stream.open[TO_SERVER] = False
+        if not any(stream.open):
+            self._forget(stream.number)
+
+    def _remember(self, request: Request, headers: Headers) -> None:
+        self._forget(request.stream)
+        stream = self._streams[request.stream] = _Stream(request, answers=self._wanted.answers)
+        self._remembered += stream.remembered
+        self._begins(stream, request, headers)
+
+    def _begins(self, stream: _Stream, head: Unit, headers: Headers) -> None:
+        """A body; what a tunnel carries is none."""
+        if self._wanted.bodies and stream.request.method != b"CONNECT":
+            body = stream.bodies[head.direction] = self._body(head, stream.request, headers, stream.status)
+            if body is not None:
+                stream.remembered += body.kept
+                self._remembered += body.kept
+        if len(self._streams) > self.limits.streams or self._remembered > self.limits.remembered:
+            raise ParseError("streams")
+
+    def _forget(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            self._remembered -= stream.remembered
+        for side in self._sides:
+            side.waiting.discard(number)
+            if side.data is stream:
+                side.data = None
 
     def _preface(self, side: _Side) -> int:
         size = len(H2_PREFACE)
@@ -251,6 +383,19 @@ class Http2Parser(Parser):
         elif kind == PING:
             self._acknowledge(side, flags & ACK)
 
+    def _delivered(self, stream: int, size: int, end: int) -> None:
+        """RFC 9113 §8.1.1: as long as its head said; written down as HTTP/1, the rest would be a request."""
+        left = self._owed.get(stream)
+        if left is None:
+            return
+        left -= size
+        if left < 0 or (end and left):
+            raise ParseError("content_length")
+        if end:
+            del self._owed[stream]
+        else:
+            self._owed[stream] = left
+
     def _acknowledge(self, side: _Side, ack: int) -> None:
         if ack:
             peer = self._sides[1 - side.direction]
@@ -276,7 +421,9 @@ class Http2Parser(Parser):
             self._resets += 1
             if self._resets > self.limits.resets:
                 raise ParseError("rapid_reset")
+            self._owed.pop(stream, None)
             self._events.append(StreamReset(side.direction, stream, int.from_bytes(payload, "big")))
+            self._forget(stream)
         elif kind == GOAWAY:
             if len(payload) < 8:
                 raise ParseError("frame_size")
@@ -317,10 +464,7 @@ class Http2Parser(Parser):
                     raise ParseError("setting")
                 peer.size_limit = max(peer.size_limit, value)
             elif setting == SETTING_TABLE_SIZE:
-                allowed = min(value, self.limits.table)
-                # hpack sets both at once; the encoder's own size update is what changes the table.
-                decoder = peer.decoder
-                decoder.max_allowed_table_size = max(decoder.max_allowed_table_size, allowed)
+                peer.decoder.allow(min(value, self.limits.table))
 
     def _headers(self, side: _Side, kind: int, flags: int, stream: int, payload: bytes) -> None:
         start, end = 0, len(payload)
@@ -336,6 +480,9 @@ class Http2Parser(Parser):
             raise ParseError("padding")
         side.block = bytearray()
         side.block_stream = stream
+        side.block_ends = flags & END_STREAM
+        if kind == PUSH_PROMISE:
+            side.promised = int.from_bytes(payload[start - 4 : start], "big") & 0x7FFFFFFF
         side.block_kind = kind
         side.continuations = 0
         self._append(side, payload[start:end])
@@ -352,24 +499,36 @@ class Http2Parser(Parser):
         assert side.block is not None
         block = bytes(side.block)
         side.block = None
-        try:
-            headers = [(bytes(name), bytes(value)) for name, value in side.decoder.decode(block, raw=True)]
-        except HPACKError as error:
-            raise ParseError("hpack_" + type(error).__name__.removesuffix("Error").lower()) from None
+        headers = side.decoder.decode(block)
         if side.block_kind == PUSH_PROMISE:
+            if self._wanted.answers:
+                # Its response comes without having been asked for.
+                self._remember(self._read(side.promised, headers), ())
+                self._streams[side.promised].open[TO_SERVER] = False
             return
+        stream = side.block_stream
         if side.direction == TO_CLIENT:
-            self._response(side.block_stream, headers)
-        elif side.block_stream > self._last_stream:
-            self._request(side.block_stream, headers)
-        elif any(name.startswith(b":") for name, _ in headers):
-            raise ParseError("trailers")
+            self._response(stream, headers)
+        elif stream > self._last_stream:
+            if not stream & 1:
+                raise ParseError("stream_even")
+            self._last_stream = stream
+            self._requests += 1
+            request = self._read(stream, headers)
+            lengths = [value for name, value in headers if name == b"content-length"]
+            if lengths:
+                self._announced(stream, lengths, side.block_ends)
+            self._events.append(request)
+            if self._wanted.answers or self._wanted.bodies:
+                self._remember(request, headers)
+        else:
+            if not side.block_ends or not all(_NAME.fullmatch(n) and n not in _CONNECTION for n, _ in headers):
+                raise ParseError("trailers")
+            self._delivered(stream, 0, side.block_ends)
+        if side.block_ends and stream in self._streams:
+            self._ends(self._streams[stream], side.direction)
 
-    def _request(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
-        if not stream & 1:
-            raise ParseError("stream_even")
-        self._last_stream = stream
-        self._requests += 1
+    def _read(self, stream: int, headers: Headers) -> Request:
         pseudo: dict[bytes, bytes] = {}
         hosts: list[bytes] = []
         kind = b""
@@ -381,15 +540,15 @@ class Http2Parser(Parser):
                 pseudo[name] = value
             else:
                 regular = True
-                if name != name.lower() or not name:
+                if not _NAME.fullmatch(name):
                     raise ParseError("header_name")
                 if name == b"host":
                     hosts.append(value)
                 elif name == b"content-type":
                     kind = kind or value
-                elif name in _CONNECTION:
+                elif name in _CONNECTION or (name == b"te" and value.lower() != b"trailers"):
                     raise ParseError("connection_header")
-            if not _FORBIDDEN.isdisjoint(value):
+            if not _FORBIDDEN.isdisjoint(value) or value != value.strip(b" \t"):
                 raise ParseError("header_value")
         method = pseudo.get(b":method", b"")
         path = pseudo.get(b":path", b"")
@@ -398,6 +557,11 @@ class Http2Parser(Parser):
             raise ParseError("pseudo_header")
         if not plain_connect and not path.startswith(b"/") and path != b"*":
             raise ParseError("path")
+        # Written down as HTTP/1 they would end the request line (RFC 9113 §10.3).
+        if not _TOKEN.fullmatch(method) or _PATH_FORBIDDEN.search(path):
+            raise ParseError("request_line")
+        if not _SCHEME.fullmatch(pseudo.get(b":scheme", b"http")):
+            raise ParseError("scheme")
         authority = pseudo.get(b":authority")
         hosts += [authority] if authority is not None else []
         if len(hosts) > 2 or (len(hosts) == 2 and hosts[0].lower() != hosts[1].lower()):
@@ -407,9 +571,20 @@ class Http2Parser(Parser):
         host = hosts[0] if hosts else b""
         if not _HOST_FORBIDDEN.isdisjoint(host):
             raise ParseError("host")
-        self._events.append(
-            Request(method, path, host, kind, stream, pseudo.get(b":scheme", b""), pseudo.get(b":protocol", b""))
-        )
+        said: Mapping[str, Value] | None = None
+        protocol = pseudo.get(b":protocol", b"")
+        if self._wanted.of_requests:
+            target = host if plain_connect else path
+            said = self._said(target, b"2", _regular(headers), [protocol] if protocol else [])
+        return Request(method, path, host, kind, stream, pseudo.get(b":scheme", b""), protocol, said)
+
+    def _announced(self, stream: int, lengths: list[bytes], ends: int) -> None:
+        if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
+            raise ParseError("content_length")
+        self._owed[stream] = int(lengths[0])
+        if len(self._owed) > self.limits.bodies:
+            raise ParseError("open_bodies")
+        self._delivered(stream, 0, ends)
 
     def _response(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
         status = 0
@@ -423,9 +598,43 @@ class Http2Parser(Parser):
                 grpc_status = value
         self._resets = max(0, self._resets - 1)
         self._events.append(Response(status, stream, grpc_status))
+        if stream == 1 and self._upgraded is not None and self._wanted.answers:
+            self._remember(replace(self._upgraded, stream=1), ())
+            self._streams[1].open[TO_SERVER] = False
+            self._upgraded = None
+        if stream in self._streams:
+            self._told(self._streams[stream], status, _regular(headers))
+
+    def _told(self, stream: _Stream, status: int, headers: Headers) -> None:
+        """A response, an interim one before it, or its trailers."""
+        if bool(status) == (stream.answer is not None):
+            raise ParseError("status" if status else "trailers")
+        if stream.answer is not None:
+            answer = self._ending(stream.answer, stream.status, headers)
+            stream.answer = answer
+        else:
+            answer = self._answer(stream.request, status, headers)
+            if status >= 200:
+                stream.answer, stream.status = answer, status
+                self._begins(stream, answer, headers)
+        if self._wanted.responses:
+            self._events.append(answer)
+
+
+def _regular(headers: Headers) -> Headers:
+    """Without pseudo headers, and a cookie's pieces put together (RFC 9113 §8.2.3)."""
+    regular = [header for header in headers if not header[0].startswith(b":") and header[0] != b"cookie"]
+    crumbs = [value for name, value in headers if name == b"cookie"]
+    return [*regular, (b"cookie", b"; ".join(crumbs))] if crumbs else regular
 
 
 _PSEUDO: Final = frozenset((b":method", b":path", b":scheme", b":authority", b":protocol"))
 _CONNECTION: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+# RFC 9113 §8.2.1, RFC 9110 §5.6.2
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")
+_PATH_FORBIDDEN: Final = re.compile(rb"[\x00-\x20\x7f]")
+_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _FORBIDDEN: Final = frozenset(b"\0\r\n")
 _HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}

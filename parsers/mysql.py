@@ -909,10 +909,10 @@ class _Inflate:
                 yield at, piece
                 continue
             for plain in self._inflated(piece):
+                yield at, plain[: self._plain]  # what is promised is told before the offence, however it was cut
                 self._plain -= len(plain)
                 if self._plain < 0:
                     raise ParseError("compressed_size")
-                yield at, plain
             if not self._left:
                 if self._plain or not self._z.eof or self._z.unused_data:
                     raise ParseError("compressed_size")

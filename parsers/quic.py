@@ -9,6 +9,9 @@ again may differ from what it said. That holds for bytes of CRYPTO frames, for a
 Retry, another version), and for the hellos of further connections on the same ports. Packets that no known key opens
 are tried with the key of their own connection id, which is what follows a Retry, or begins another connection.
 
+Every datagram with bytes of a hello is told as that hello, also when it comes again: the one before may have been
+denied.
+
 A version that is not known is told where its header leaves no doubt that it is one (RFC 8999, RFC 9000 §15); what its
 packets say remains unknown, and behind a hello that was read they are refused.
 """
@@ -230,6 +233,7 @@ class QuicParser(Parser):
         self._hello: ClientHello | None = None
         self._fields: dict[str, Value] = {}
         self._versions: set[int] = set()  # that were told
+        self._with_hello: set[int] = set()  # of these, in which a hello came
 
     @property
     def buffered(self) -> int:
@@ -270,25 +274,36 @@ class QuicParser(Parser):
 
     def _from_client(self, data: bytes) -> None:
         at = 0
+        # Versions of its packets, and whether bytes of a hello were in them.
+        versions: dict[int, bool] = {}
         while at < len(data) and data[at] & 0x80:
             header = _long_header(data, at)
+            hello = False
             if header.version is None:
                 self._unknown_version(header, data)
             elif header.kind == RETRY:
                 raise ParseError("retry")
             elif header.kind == INITIAL:
-                self._initial(
+                hello = self._initial(
                     header.version, header.connection_id, data[at : header.behind], data[header.behind : header.end]
                 )
             elif header.kind == HANDSHAKE and not self._begun:
                 raise ParseError("no_initial")
             self._begun = True
-            if self._hello is not None:
-                self._tell(header.number)
+            if header.version is not None:
+                versions[header.number] = hello or versions.get(header.number, False)
             at = header.end
         # Without a long header: encrypted, or what pads the datagram; the last packet in it.
         if not self._begun:
             raise ParseError("no_initial")
+        if self._hello is None:
+            return
+        for number, hello in versions.items():
+            # In a version without a hello of its own the server has chosen it: all of its packets are told of.
+            if hello or number not in self._with_hello:
+                self._tell(number)
+            if hello:
+                self._with_hello.add(number)
 
     def _unknown_version(self, header: _Header, data: bytes) -> None:
         sure = data[0] & 0x40 and len(data) >= _DATAGRAM and len(header.connection_id) in _CONNECTION_ID
@@ -297,9 +312,7 @@ class QuicParser(Parser):
         self._tell(header.number)
 
     def _tell(self, number: int) -> None:
-        """What the client says in a version, once."""
-        if number in self._versions:
-            return
+        """What the client says in a version."""
         self._versions.add(number)
         if len(self._versions) > self.limits.versions:
             raise ParseError("too_many_versions")
@@ -308,7 +321,8 @@ class QuicParser(Parser):
         later = frozenset[str]() if self._hello is not None else _LATER
         self._events.append(Said("quic", {"quic.version": text, **self._fields}, later=later, final=False))
 
-    def _initial(self, version: _Version, connection_id: bytes, header: bytes, body: bytes) -> None:
+    def _initial(self, version: _Version, connection_id: bytes, header: bytes, body: bytes) -> bool:
+        """Whether bytes of a hello were in it, new ones or again."""
         if len(body) < _SHORTEST:
             raise ParseError("packet_length")
         for connection in reversed(self._connections):
@@ -322,10 +336,11 @@ class QuicParser(Parser):
                 raise ParseError("undecryptable")
             self._connections.append(connection)
         stream, frames = opened
-        _read_frames(frames, stream)
+        hello = _read_frames(frames, stream)
         if self.buffered > self.limits.total:
             raise ParseError("crypto_too_long")
         self._messages(connection, stream)
+        return hello
 
     def _messages(self, connection: _Connection, stream: _Crypto) -> None:
         """Read those that are whole."""
@@ -422,9 +437,10 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return int.from_bytes(data[at:end], "big") & ((1 << size * 8 - 2) - 1), end
 
 
-def _read_frames(data: bytes, crypto: _Crypto) -> None:
-    """Frames that an Initial packet may have (RFC 9000 §17.2.2)."""
+def _read_frames(data: bytes, crypto: _Crypto) -> bool:
+    """Frames that an Initial packet may have (RFC 9000 §17.2.2); whether one of CRYPTO with bytes was among them."""
     at, end = 0, len(data)
+    found = False
     if not end:
         raise ParseError("no_frames")
     while at < end:
@@ -437,6 +453,7 @@ def _read_frames(data: bytes, crypto: _Crypto) -> None:
             offset, at = _varint(data, at + 1)
             size, at = _varint(data, at)
             crypto.push(offset, data[at : at + size])
+            found = found or size > 0
             at += size
         elif kind in {ACK, ACK_ECN}:
             at = _skip_ack(data, at)
@@ -449,6 +466,7 @@ def _read_frames(data: bytes, crypto: _Crypto) -> None:
             raise ParseError("frame_type")
     if at > end:
         raise ParseError("frame_length")
+    return found
 
 
 def _skip_ack(data: bytes, at: int) -> int:

@@ -54,6 +54,23 @@ PARSERS: Final[Mapping[str, type[Parser]]] = {each.name: each for each in _ALL}
 FIELDS: Final[Mapping[str, Field]] = {field.name: field for each in _ALL for field in each.fields}
 
 
+def field_of(name: str) -> Field:
+    """Of what units say and rules ask for; of ``http.header.accept`` it is the family ``http.header``. KeyError."""
+    field = FIELDS.get(name)
+    if field is None or field.keyed:
+        family, key = family_of(name), name.count(".") > 1
+        if family is None or not key:
+            raise KeyError(name)
+        return family
+    return field
+
+
+def family_of(name: str) -> Field | None:
+    """The keyed field that a name belongs to, whatever its key."""
+    field = FIELDS.get(".".join(name.split(".", 2)[:2]))
+    return field if field is not None and field.keyed else None
+
+
 def make_parser(name: str, l4: int) -> Parser | None:
     """A new one for a connection or a flow of datagrams; None where nobody reads that protocol over this transport."""
     parser = PARSERS.get(name)

@@ -83,7 +83,7 @@ class SshParser(StreamParser):
         start = data[at : at + 4]
         banner = b"SSH-".startswith(start)
         if banner and len(start) < 4:
-            return self._wait(direction, 4)
+            return self._wait(direction, len(start) + 1)  # the next byte may be another one
         if not banner and direction == TO_SERVER:
             raise ParseError("banner")
         most = self.limits.banner if banner else self.limits.line

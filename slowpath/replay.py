@@ -118,6 +118,7 @@ class _Session:
     server_is_a: bool
     last: float = 0.0
     isn: list[int | None] = field(default_factory=lambda: [None, None])
+    on_syn: int = 0  # bytes that came with the client's SYN
     midstream: bool = False
     vlan: int = 0
     fresh: bool = True
@@ -144,7 +145,9 @@ class _Kernel:
         timed_out = session is not None and self.now > session.last + SESSION_IDLE
         if session is not None and not timed_out and not (flags == SYN and session.isn[0] != packet.seq):
             session.last = self.now
-            if flags == SYN | ACK and session.isn[1] is None:
+            # RFC 9293 §3.10.7.3: one that acknowledges more or less than the SYN and its bytes is not the server's.
+            answers = session.isn[0] is None or 0 < (packet.ack - session.isn[0]) & 0xFFFFFFFF <= 1 + session.on_syn
+            if flags == SYN | ACK and session.isn[1] is None and answers:
                 session.isn[1] = packet.seq
                 session.info = None
             return session, None
@@ -154,6 +157,7 @@ class _Kernel:
         self._next += 1
         if flags == SYN:
             session.isn[0] = packet.seq
+            session.on_syn = len(packet.payload)
         elif flags == SYN | ACK:
             session.server_is_a = a_to_b
             session.isn = [(packet.ack - 1) & 0xFFFFFFFF, packet.seq]

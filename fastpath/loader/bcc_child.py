@@ -6,18 +6,25 @@ process. Imports nothing of ours, so it also works under a Python older than the
 daemon's. Reads one JSON job from standard input:
 
     {"text", "cflags": [option], "programs": {name: pin path}, "maps": {name: pin path},
-     "slots": {slot: program}, "progs_map": name}
+     "shared": [map that `text` pins], "slots": {slot: program}, "progs_map": name}
 
-and writes one JSON line: {"programs": n, "maps": n} or {"error": text}. Compiler
-and verifier messages go to standard error, which the caller captures.
+and writes one JSON line: {"code": {program: base64 of its instructions}, "descriptors":
+{map: its number in them}, "compiler": [file]} or {"error": text}. Compiler and verifier
+messages go to standard error, which the caller captures.
 """
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
+import re
 import sys
+from pathlib import Path
+
+# What a compile's outcome hangs on, of the files that are mapped here: bcc, clang and LLVM, in whichever pieces.
+COMPILER = re.compile(r" (/\S*/lib(?:bcc|clang|LLVM)[^/\s]*)$", re.MULTILINE)
 
 
 def main() -> dict[str, object]:
@@ -38,7 +45,12 @@ def main() -> dict[str, object]:
         if lib.bpf_obj_pin(fd, path.encode()):
             number = ctypes.get_errno()
             raise OSError(number, "cannot pin: " + os.strerror(number), path)
-    return {"programs": len(functions), "maps": len(job["maps"])}
+    libraries = set(COMPILER.findall(Path("/proc/self/maps").read_text()))
+    return {
+        "code": {name: base64.b64encode(bpf.dump_func(name)).decode() for name in functions},
+        "descriptors": {name: lib.bpf_table_fd(bpf.module, name.encode()) for name in [*job["maps"], *job["shared"]]},
+        "compiler": [sys.modules["bcc"].__file__, *sorted(libraries)],
+    }
 
 
 if __name__ == "__main__":

@@ -10,17 +10,21 @@ A directory under its final name is complete: it was filled under another name f
 from __future__ import annotations
 
 import ctypes
+import enum
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastpath import abi
 from fastpath.libbpf import F_NO_COMMON_LRU, MAP_HASH, MAP_LRU_HASH, Map, MapShape, Program
-from fastpath.loader.compile import LoadError, compile_and_pin
+from fastpath.loader.cache import Cache, compile_key
+from fastpath.loader.compile import Compiled, LoadError, Places, compile_and_pin
+from fastpath.loader.objects import NotPortableError, describe, load_and_pin
 from fastpath.loader.source import ABI_HEADER, digest, flatten, header_digest
 
 # Slots of the prog array (enum ms_prog) and their programs.
@@ -45,6 +49,8 @@ MAPS = (
 )  # fmt: skip
 SESSIONS = "sessions"
 HITS = "hits"
+# What the maps in an array of maps are like is told by another map, which is not pinned.
+TEMPLATES = {"pol_page": "pol_page_t", HITS: "hits_t"}
 BPFFS = Path("/sys/fs/bpf")
 BPF_FS_MAGIC = 0xCAFE4A11  # linux/magic.h
 
@@ -54,6 +60,16 @@ KINDS = {
     "lru_percpu": ("lru_hash", MAP_LRU_HASH, F_NO_COMMON_LRU),
     "hash": ("hash", MAP_HASH, 0),
 }
+
+log = logging.getLogger(__name__)
+
+
+class Origin(enum.StrEnum):
+    """Where loaded programs come from, as `status` says it; what was compiled earlier was kept on disk."""
+
+    COMPILED = "compiled"
+    CACHE = "compiled earlier"
+    PINNED = "loaded already"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +87,14 @@ class Table:
 
 
 class Pins:
-    """Pinned programs and maps of one table under one pin root; `text` is the flattened C source."""
+    """Pinned programs and maps of one table under one pin root; `text` is the flattened C source, `cache` the folder
+    of compiled programs, if any.
+    """
 
-    def __init__(self, root: Path, table: Table, text: str | None = None) -> None:
+    def __init__(self, root: Path, table: Table, text: str | None = None, cache: Path | None = None) -> None:
         self.root = root
         self.table = table
+        self._cache = Cache(cache) if cache else None
         self._text = flatten() if text is None else text
         self.base = root / abi.ABI_HASH
         self.directory = self.base / digest(self._text, repr(table))
@@ -93,14 +112,12 @@ class Pins:
         """Open a map."""
         return Map.open((self.base if name in {SESSIONS, HITS} else self.directory) / name)
 
-    def load(self) -> bool:
-        """Compile and pin what is not pinned yet; True if something was. Live sessions of the same
-        shape stay; of another they can't.
-        """
+    def load(self) -> Origin:
+        """Load and pin what is not pinned yet. Live sessions of the same shape stay; of another they can't."""
         if header_digest() != abi.ABI_HASH:
             raise LoadError(f"{ABI_HEADER}: is not what fastpath/abi.py was made from (make abi)")
         if self.loaded:
-            return False
+            return Origin.PINNED
         ensure_bpffs(self.root)
         self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._sessions_fit():
@@ -113,30 +130,76 @@ class Pins:
         for stale in self.base.glob("*-part"):
             remove_tree(stale)
         part = self.directory.with_name(self.directory.name + "-part")  # no dots in bpffs
-        part.mkdir(mode=0o700)
-        name, _, flags = KINDS[self.table.kind]
         try:
-            compile_and_pin(
-                self._text,
-                cflags=[
-                    f"-DMS_SESSIONS={self.table.capacity}",
-                    # bcc opens what is pinned behind the colon, else makes and pins it.
-                    f'-DMS_SESSIONS_TYPE="{name}:{self.base / SESSIONS}"',
-                    f"-DMS_SESSIONS_FLAGS={flags}",
-                    f'-DMS_HITS_TYPE="array_of_maps$hits_t:{self.base / HITS}"',
-                    "-Wno-everything",
-                ],
-                programs={program: part / program for program in PROGRAMS},
-                maps={each: part / each for each in MAPS},
-                slots=SLOTS,
-            )
+            origin = Origin.CACHE if self._load_cached(part) else self._compile(part)
             if not self._sessions_fit():
                 raise LoadError(f"{self.base / SESSIONS}: is not the table that was asked for")
         except BaseException:
             remove_tree(part)
             raise
         part.rename(self.directory)
+        return origin
+
+    def _load_cached(self, part: Path) -> bool:
+        """Into `part`, if programs were kept and the kernel takes them."""
+        key = self._key()
+        if not self._cache or not key or not (objects := self._cache.find(key)):
+            return False
+        part.mkdir(mode=0o700)
+        try:
+            load_and_pin(objects, self._places(part))
+        except (OSError, NotPortableError) as error:
+            log.warning("compiled programs were kept, and are compiled again: %s", error)
+            self._cache.drop(key)
+            remove_tree(part)
+            return False
         return True
+
+    def _compile(self, part: Path) -> Origin:
+        """Into `part`, and keep what comes of it."""
+        part.mkdir(mode=0o700)
+        # What was there before has the type information of the programs that made it.
+        fresh = not any((self.base / name).exists() for name in (SESSIONS, HITS))
+        key = self._key() if self._cache and fresh else None
+        places = self._places(part, TEMPLATES.values() if key else ())
+        # bcc opens what is pinned behind the colon, else makes and pins it.
+        options = self._options(f":{self.base / SESSIONS}", f":{self.base / HITS}")
+        compiled = compile_and_pin(self._text, cflags=options, places=places)
+        if self._cache and key:
+            self._keep(self._cache, key, compiled, places)
+            for name in TEMPLATES.values():
+                (part / name).unlink()
+        return Origin.COMPILED
+
+    @staticmethod
+    def _keep(cache: Cache, key: str, compiled: Compiled, places: Places) -> None:
+        try:
+            cache.keep(key, describe(compiled, places, TEMPLATES), compiled.compiler)
+        except (OSError, NotPortableError) as error:
+            log.warning("compiled programs are not kept: %s", error)
+
+    def _key(self) -> str | None:
+        made = (PROGRAMS, MAPS, TEMPLATES)
+        return compile_key(self._text, repr(self.table), repr(made), *self._options())
+
+    def _options(self, sessions: str = "", hits: str = "") -> list[str]:
+        """The compiler's, with what is said of the pins of the maps that outlive the programs."""
+        name, _, flags = KINDS[self.table.kind]
+        return [
+            f"-DMS_SESSIONS={self.table.capacity}",
+            f'-DMS_SESSIONS_TYPE="{name}{sessions}"',
+            f"-DMS_SESSIONS_FLAGS={flags}",
+            f'-DMS_HITS_TYPE="array_of_maps${TEMPLATES[HITS]}{hits}"',
+            "-Wno-everything",
+        ]
+
+    def _places(self, part: Path, more: Iterable[str] = ()) -> Places:
+        return Places(
+            {program: part / program for program in PROGRAMS},
+            {each: part / each for each in (*MAPS, *more)},
+            {name: self.base / name for name in (SESSIONS, HITS)},
+            SLOTS,
+        )
 
     def remove_others(self) -> None:
         """Unpin programs of other versions; nothing refers to them once ours are attached."""

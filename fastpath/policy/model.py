@@ -70,6 +70,20 @@ def all_protocols(l4: int) -> int:
     return _UDP_APPS if l4 == UDP else 1 << Protocol.UNKNOWN
 
 
+class Mode(enum.Enum):
+    """Whether denials are carried out, or recorded only."""
+
+    ENFORCE = enum.auto()
+    MONITOR = enum.auto()
+
+
+class DenyWith(enum.Enum):
+    """What the ends of a denied TCP connection hear."""
+
+    RESET = enum.auto()
+    DROP = enum.auto()
+
+
 class Log(enum.StrEnum):
     """Which verdicts get a record."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,9 @@ from fastpath.policy.model import (
     TCP,
     UDP,
     Default,
+    DenyWith,
     Log,
+    Mode,
     PairDefault,
     Rule,
     RuleFileUse,
@@ -42,16 +43,6 @@ _OPTIONAL = (
     *WHERE_FIELDS,
     *_ATTRIBUTES,
 )
-
-
-class _Mode(enum.Enum):
-    ENFORCE = enum.auto()
-    MONITOR = enum.auto()
-
-
-class _DenyWith(enum.Enum):
-    RESET = enum.auto()
-    DROP = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +69,7 @@ def _default_attributes(fields: Fields, monitor: bool) -> dict[str, Any]:
     return {
         "action": fields.one("action", _answer, Action.DENY),
         # Silence by default: an answer to a scan is a map of the network.
-        "reset": fields.one("deny_with", lambda value: value.choice(_DenyWith), _DenyWith.DROP) == _DenyWith.RESET,
+        "reset": fields.one("deny_with", lambda value: value.choice(DenyWith), DenyWith.DROP) == DenyWith.RESET,
         "log": _log(fields),
         "monitor": read_monitor(fields, absent=monitor),
     }
@@ -134,8 +125,8 @@ def read_rule(node: Node, shared: Shared, rule_hash: RuleHash) -> Rule:
             _check_carried(fields, protocols, apps)
         if action == Action.INSPECT and protocols and not set(protocols) & {TCP, UDP}:
             fields.report(named, "only tcp and udp can be inspected")
-    with_ = fields.one("deny_with", lambda value: value.choice(_DenyWith), None)
-    if with_ == _DenyWith.RESET and not may_be_tcp:
+    with_ = fields.one("deny_with", lambda value: value.choice(DenyWith), None)
+    if with_ == DenyWith.RESET and not may_be_tcp:
         fields.report("deny_with", "only tcp can be reset")
     if "rules" in fields and action != Action.INSPECT:
         fields.report("rules", "rule files belong to `action: inspect`")
@@ -154,7 +145,7 @@ def read_rule(node: Node, shared: Shared, rule_hash: RuleHash) -> Rule:
         where=where,
         rule_files=fields.some("rules", lambda value: _rule_file(value, rule_hash)),
         # Also of an allow rule: an exception may deny its flows.
-        reset=may_be_tcp and with_ != _DenyWith.DROP,
+        reset=may_be_tcp and with_ != DenyWith.DROP,
         log=_log(fields),
         monitor=read_monitor(fields, absent=shared.monitor),
         down_allow=fields.one(
@@ -185,8 +176,8 @@ def _log(fields: Fields) -> Log:
 
 def read_monitor(fields: Fields, *, absent: bool) -> bool:
     """`mode`: whether to let pass what would be denied."""
-    mode = fields.one("mode", lambda node: node.choice(_Mode), None)
-    return absent if mode is None else mode == _Mode.MONITOR
+    mode = fields.one("mode", lambda node: node.choice(Mode), None)
+    return absent if mode is None else mode == Mode.MONITOR
 
 
 def _id(node: Node) -> str:

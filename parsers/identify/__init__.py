@@ -57,7 +57,9 @@ class NoMatch:
 
 @dataclass(frozen=True, slots=True)
 class NeedMore:
-    """Too short to tell."""
+    """Too short to tell. `asked`: the client's bytes are whole in these protocols, whose servers' answers tell."""
+
+    asked: tuple[str, ...] = ()
 
 
 Answer = Match | NoMatch | NeedMore
@@ -143,8 +145,10 @@ def identify(to_server: bytes, to_client: bytes, l4: int = TCP) -> Answer:
         settled = any(YES in side and MORE not in side for side in sides)
         return _MATCHES[matches.pop()] if settled else NEED_MORE
     states = {state for _, state in checked}
-    if MORE in states or ASK in states:
+    if MORE in states:
         return NEED_MORE
+    if ASK in states:
+        return NeedMore(tuple(name for name in ("redis", "memcached") if both.get(name) == ASK))
     likely = [name for name, state in both.items() if state == LIKELY]
     return Match(likely[0], confidence=Confidence.LIKELY) if len(likely) == 1 else NO_MATCH
 

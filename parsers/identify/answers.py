@@ -31,10 +31,3 @@ def fixed(data: bytes, pattern: bytes) -> int:
     if not pattern.startswith(head):
         return NO
     return YES if len(head) == len(pattern) else MORE
-
-
-def line_end(data: bytes, at: int) -> int:
-    """CR LF, or a bare LF."""
-    if data[at : at + 1] == b"\n":
-        return YES
-    return fixed(data[at : at + 2], b"\r\n")

@@ -5,53 +5,40 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from parsers.identify.answers import ALNUM, DIGITS, MORE, NO, UPPER, YES, fixed, line_end
+from parsers.identify.answers import MORE, NO, YES, fixed
 
 H2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_METHOD = UPPER | frozenset(b"-_")
 _METHOD_MAX = 24
-_TARGET_END = re.compile(rb"[\x00-\x20\x7f]")
-_TARGET_FIRST = ALNUM | frozenset(b"/*[")
+_METHOD = re.compile(rb"[A-Za-z_-]{1,%d}" % _METHOD_MAX)
+# What one server or another takes for a space (RFC 9112 §3).
+_SPACES: Final = b" \t\v\f\r"
+_VERSION = re.compile(rb"[ \t\v\f\r]HTTP/[0-9]", re.IGNORECASE)
+_TARGET_OF_0_9 = re.compile(rb"[ \t\v\f\r]+(?:/|[A-Za-z]+://)")
 
 
 def http_request(data: bytes) -> int:
-    """(CR LF){0,4} METHOD SP target SP "HTTP/1." DIGIT (CR LF | LF), or HTTP/0.9's "GET /" ... (CR LF | LF).
+    """(CR | LF)* METHOD space ... space "HTTP/" DIGIT ... LF, or HTTP/0.9's "GET" spaces ("/" | scheme "://") ... LF.
 
-    METHOD is 1-24 of [A-Z_-], the first a letter. target begins with [A-Za-z0-9/*[] and has
-    only bytes above 0x20 without 0x7f. A bare LF is taken for a line end here so that it is
-    HTTP that the parser then refuses, and not an unknown protocol that a rule may let pass.
+    METHOD is 1-24 of [A-Za-z_-]. More lenient than any server: what one may take for a request line, however bad, is
+    HTTP that the parser then reads or refuses, and not an unknown protocol that a rule may let pass.
     """
-    start = 0
-    while start < 8 and data[start : start + 1] == b"\r":
-        if data[start + 1 : start + 2] != b"\n":
-            return NO if len(data) > start + 1 else MORE
-        start += 2
-    space = data.find(b" ", start, start + _METHOD_MAX + 1)
-    method = data[start : space if space >= 0 else start + _METHOD_MAX + 1]
-    if method and (method[0] not in UPPER or not _METHOD.issuperset(method)):
-        return NO
-    if space < 0:
-        return MORE if len(method) <= _METHOD_MAX else NO
-    if not method:
-        return NO
-    # In C: an endless target, one byte a segment, is scanned anew each time.
-    stop = _TARGET_END.search(data, space + 1)
-    end = stop.start() if stop else len(data)
-    target = data[space + 1 : end]
-    if target and target[0] not in _TARGET_FIRST:
-        return NO
+    start = len(data) - len(data.lstrip(b"\r\n"))
+    method = _METHOD.match(data, start)
+    if method is None:
+        return MORE if start == len(data) else NO
+    end = method.end()
     if end == len(data):
         return MORE
-    if not target:
+    if data[end] not in _SPACES:
         return NO
-    if data[end] != 0x20:
-        return line_end(data, end) if method == b"GET" and target[:1] == b"/" else NO
-    version = data[end + 1 : end + 9]
-    answer = fixed(version, b"HTTP/1.")
-    if answer != YES or len(version) < 8:
-        return min(answer, MORE)
-    return line_end(data, end + 9) if version[7] in DIGITS else NO
+    # In C: an endless target, one byte a segment, is scanned anew each time.
+    line = data.find(b"\n", end)
+    if line < 0:
+        return MORE
+    if _VERSION.search(data, end, line):
+        return NO if data.startswith(H2_PREFACE[:16]) else YES
+    return YES if method[0] == b"GET" and _TARGET_OF_0_9.match(data, end, line) else NO
 
 
 def http_response(data: bytes) -> int:

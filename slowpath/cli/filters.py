@@ -56,6 +56,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
             Flag("--verdict", functools.partial(_choice, "verdict"), "VERDICT", "allow, deny or inspect"),
             Flag("--event", functools.partial(_choice, "event"), "EVENT", "verdict or end"),
             Flag("--reason", functools.partial(_choice, "reason"), "REASON", "why, for example no_rule"),
+            Flag("--severity", _severity, "LEVEL", "of the rule that matched: this or a higher one"),
             Flag("--protocol", _protocol, "NAME", "application protocol, or tcp, udp, icmp, icmp6"),
             Flag("--from-ip", functools.partial(_ip, ("src",)), "ADDR", "source address or CIDR prefix"),
             Flag("--to-ip", functools.partial(_ip, ("dst",)), "ADDR", "destination address or CIDR prefix"),
@@ -74,6 +75,13 @@ def _needle(value: str) -> bytes | None:
 def _choice(field: str, value: str) -> Test:
     read_choice(value, names(field))
     return Test(lambda record: record.get(field) == value, _needle(value))
+
+
+def _severity(value: str) -> Test:
+    levels = names("severity")
+    read_choice(value, levels)
+    wanted = levels[levels.index(value) :]
+    return Test(lambda record: record.get("severity") in wanted, b'"severity"')
 
 
 def _protocol(value: str) -> Test:

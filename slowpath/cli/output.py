@@ -201,6 +201,8 @@ def _detail(record: Record) -> str:
     elif isinstance(http := record.get("http"), dict):
         parts.append(f"{_found(http, 'method')} {_found(http, 'host')}{_found(http, 'path')}".strip())
     parts += _said(record)
+    if "severity" in record:
+        parts.append(f"severity={_word(record['severity'])}")
     if record.get("event") == "end":
         parts.append(f"{_word(record.get('end'))} {_seconds(record.get('duration'))}")
         parts += [f"{_pair(record.get('packets'))} pkts", f"{_pair(record.get('bytes'))} B"]

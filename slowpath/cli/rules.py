@@ -14,10 +14,11 @@ from fastpath.abi import Scope
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.text import escape
 from slowpath.cli.places import rules_folder
+from slowpath.rules.check import samples, unsound
 from slowpath.rules.explain import outline, reasons, said
 from slowpath.rules.fields import Subject
-from slowpath.rules.ruleset import Outcome, Rule, RuleFile, RuleSet, load_rules
-from slowpath.rules.samples import Sample, sample_of
+from slowpath.rules.ruleset import Attributes, Outcome, Rule, RuleFile, RuleSet, load_rules
+from slowpath.rules.samples import sample_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +70,7 @@ def _write(options: argparse.Namespace, found: Any, lines: Iterable[str]) -> Non
 
 def _check(options: argparse.Namespace) -> int:
     rules = _load(options)
-    wrong = [problem for rule_file in rules.files.values() for problem in _unsound(rule_file)]
+    wrong = [problem for rule_file in rules.files.values() for problem in unsound(rule_file)]
     files: list[dict[str, Any]] = [
         {
             "file": each.file,
@@ -85,29 +86,19 @@ def _check(options: argparse.Namespace) -> int:
     return ExitStatus.FAILED if wrong else ExitStatus.OK
 
 
-def _unsound(rule_file: RuleFile) -> Iterator[str]:
-    """Samples that do not hold, and rules without them."""
-    rules = RuleSet({rule_file.name: rule_file})
-    for rule in rule_file.rules:
-        where = f"{rule_file.file}:{rule.line}: {rule.id}"
-        if not rule.must_match or not rule.must_not_match:
-            yield f"{where}: needs samples that it must match, and that it must not match"
-        for sample, must in _samples(rule):
-            outcome = rules.evaluate([rule_file.name], sample.subject)
-            if _decided(outcome, rule_file, rule) != must:
-                by = f"decided by {outcome.rule or 'no rule'}" if outcome is not None else "not decided yet"
-                yield f"{rule_file.file}:{sample.line}: {rule.id}: {'must' if must else 'must not'} match, is {by}"
+def _attributes(rule: Rule) -> dict[str, Any]:
+    """As a rule file has them; None where the policy's rule says it."""
+    reset, log = rule.attributes.reset, rule.attributes.log
+    return {
+        "severity": _severity(rule.attributes),
+        "mode": "monitor" if rule.monitor else "enforce",
+        "deny_with": None if reset is None else "reset" if reset else "drop",
+        "log": None if log is None else log.value,
+    }
 
 
-def _samples(rule: Rule) -> Iterator[tuple[Sample, bool]]:
-    for sample in rule.must_match:
-        yield sample, True
-    for sample in rule.must_not_match:
-        yield sample, False
-
-
-def _decided(outcome: Outcome | None, rule_file: RuleFile, rule: Rule) -> bool:
-    return outcome is not None and outcome.rule == f"{rule_file.name}/{rule.id}"
+def _severity(attributes: Attributes) -> str | None:
+    return attributes.severity.name.lower() if attributes.severity is not None else None
 
 
 def _protocols(rule_file: RuleFile) -> list[str]:
@@ -146,8 +137,8 @@ def _test(options: argparse.Namespace) -> int:
         found = _decision(rule_file, sample.subject, options.rule)
         _write(options, found, _told(found))
         return ExitStatus.OK
-    wrong = list(_unsound(rule_file))
-    count = sum(1 for rule in rule_file.rules for _ in _samples(rule))
+    wrong = list(unsound(rule_file))
+    count = sum(1 for rule in rule_file.rules for _ in samples(rule))
     _write(options, {"samples": count, "problems": wrong}, wrong or [f"{rule_file.file}: {count} samples hold"])
     return ExitStatus.FAILED if wrong else ExitStatus.OK
 
@@ -162,6 +153,8 @@ def _decision(rule_file: RuleFile, subject: Subject, rule_id: str | None) -> dic
         "scope": outcome.scope.name.lower() if outcome is not None else None,
         "reason": outcome.reason.name.lower() if outcome is not None else "pending",
         "rule": f"{rule_file.name}/{decided}" if decided else None,
+        "severity": _severity(outcome.attributes) if outcome is not None else None,
+        "noted": [each.rule for each in outcome.noted] if outcome is not None else [],
         "about": about.id if about is not None else None,
         "why": list(reasons(about.match, subject)) if about is not None else [],
         "said": {name: said(name, subject) for name in subject},
@@ -170,7 +163,9 @@ def _decision(rule_file: RuleFile, subject: Subject, rule_id: str | None) -> dic
 
 def _told(found: dict[str, Any]) -> Iterator[str]:
     by = f"by {found['rule']}" if found["rule"] else found["reason"]
-    yield f"{found['verdict']} {by}" + (f", scope {found['scope']}" if found["scope"] else "")
+    scope = f", scope {found['scope']}" if found["scope"] else ""
+    yield f"{found['verdict']} {by}{scope}" + (f", severity {found['severity']}" if found["severity"] else "")
+    yield from (f"  would deny, in monitor mode: {rule}" for rule in found["noted"])
     if found["about"] is not None and f"/{found['about']}" not in (found["rule"] or ""):
         yield f"rule {found['about']}:"
     yield from (f"  {line}" for line in found["why"])
@@ -187,7 +182,7 @@ def _test_capture(options: argparse.Namespace, rule_file: RuleFile) -> int:
             for record in Replay(rules, InspectAll(rule_file.name)).run(read_capture(stream)):
                 flow = record["flow"]
                 found = {name: record[name] for name in ("flow", "protocol", "verdict", "scope", "reason")}
-                found |= {"rule": None, "about": None, "why": [], "said": {}}
+                found |= {"rule": None, "severity": None, "noted": [], "about": None, "why": [], "said": {}}
                 if rules.judged and record["reason"] in {"rule", "no_rule"}:
                     found |= _decision(rule_file, rules.judged[-1], options.rule)
                 ends = f"{flow['src']}:{flow['sport']} > {flow['dst']}:{flow['dport']} {record['protocol']}: "
@@ -210,6 +205,7 @@ def _list(options: argparse.Namespace) -> int:
             "place": f"{each.file}:{rule.line}",
             "protocols": _protocols(each),
             "action": rule.action.name.lower(),
+            **_attributes(rule),
             "scope": rule.scope.name.lower(),
             "fields": sorted(rule.fields),
             "description": rule.description,
@@ -219,7 +215,8 @@ def _list(options: argparse.Namespace) -> int:
     ]
     width = max((len(str(rule["rule"])) for rule in found), default=0)
     lines = [
-        f"{rule['rule']:{width}}  {rule['action']:5}  {rule['scope']:10}  {', '.join(rule['fields']) or 'always'}"
+        f"{rule['rule']:{width}}  {rule['action'] if rule['mode'] == 'enforce' else 'monitor':7}  "
+        f"{rule['scope']:10}  {rule['severity'] or '-':8}  {', '.join(rule['fields']) or 'always'}"
         for rule in found
     ]
     _write(options, found, lines)
@@ -243,6 +240,7 @@ def _explain(options: argparse.Namespace) -> int:
         "place": f"{rule_file.file}:{rule.line}",
         "protocols": _protocols(rule_file),
         "action": rule.action.name.lower(),
+        **_attributes(rule),
         "scope": rule.scope.name.lower(),
         "description": rule.description,
         "match": list(outline(rule.match)),
@@ -253,6 +251,7 @@ def _explain(options: argparse.Namespace) -> int:
         *([f"  {rule.description}"] if rule.description else []),
         f"  of {', '.join(_protocols(rule_file))}, when",
         *(f"    {line}" for line in found["match"]),
+        *(f"  {name}: {found[name]}" for name in _attributes(rule) if found[name] is not None),
         f"  depends on {scope}",
         f"  samples: {len(rule.must_match)} that it must match, {len(rule.must_not_match)} that it must not",
     ]

@@ -10,6 +10,7 @@ from fastpath.abi import Action, Protocol, Reason, Scope, Verdict
 from parsers.base import (
     TO_CLIENT,
     TO_SERVER,
+    Content,
     Event,
     ParseError,
     Parser,
@@ -22,11 +23,14 @@ from parsers.base import (
 from parsers.http1 import Http1Parser
 from parsers.http2 import Http2Parser
 from parsers.identify import Confidence, Match, NeedMore, identify
+from parsers.identify.answers import NO, YES
+from parsers.identify.encrypted import tls_client, tls_server
 from parsers.registry import PARSERS, make_parser
+from slowpath.core.candidates import Candidates
 from slowpath.core.flow import Flow, State
 from slowpath.core.frame import TCP
 from slowpath.core.holding import Holding
-from slowpath.core.model import NAMES, Judgement, Kernel, Terms
+from slowpath.core.model import NAMES, Judgement, Kernel, Terms, under
 from slowpath.core.verdicts import Verdicts
 from slowpath.rules.fields import Subject
 from slowpath.rules.ruleset import Outcome
@@ -53,6 +57,9 @@ class Deciding:
         flow.buffers[direction].extend(data)
         flow.asked += 1
         to_server, to_client = bytes(flow.buffers[0]), bytes(flow.buffers[1])
+        if flow.agreed:
+            self._begins_tls(flow, to_server, to_client)
+            return
         answer = identify(to_server, to_client)
         if flow.guessed and not isinstance(answer, Match):
             swapped = identify(to_client, to_server)
@@ -63,10 +70,33 @@ class Deciding:
                 answer = swapped
         if isinstance(answer, NeedMore):
             limits = self._terms.limits
+            if answer.asked and not to_client and self._refused(flow, answer.asked, to_server):
+                return
             if len(to_server) + len(to_client) >= limits.need_more_bytes or flow.asked >= limits.need_more_packets:
                 self.need_more(flow, final=True)
         else:
             self._known(flow, answer if isinstance(answer, Match) else None)
+
+    def _refused(self, flow: Flow, names: tuple[str, ...], whole: bytes) -> bool:
+        """Commands that a server will answer, whoever's they are: denied where all who may be meant refuse them."""
+        if flow.candidates is None:
+            flow.candidates = Candidates()
+        ends = flow.key, flow.session_id
+        refusal = flow.candidates.refusal(names, whole, ends, self._kernel, self._terms.rules)
+        if refusal is None:
+            return False
+        flow.first = flow.protocol = refusal.protocol
+        self._verdicts.deny(flow, refusal.judgement, Scope.CONNECTION, refusal.reason, outcome=refusal.outcome)
+        return True
+
+    def _begins_tls(self, flow: Flow, to_server: bytes, to_client: bytes) -> None:
+        """What both sides agreed on: text in clear would be allowed by a name that is not its own."""
+        client = tls_client(to_server)
+        if NO in {client, tls_server(to_client)}:
+            self._parse_error(flow)
+        elif client == YES:
+            flow.agreed = False
+            self._read(flow, Protocol.TLS)
 
     def identify_datagram(self, flow: Flow, direction: int, data: bytes) -> None:
         """The flow's first datagram says what it is."""
@@ -103,6 +133,7 @@ class Deciding:
     def _read(self, flow: Flow, protocol: Protocol) -> None:
         """With the protocol's parser, if what it says is needed."""
         flow.protocol = protocol
+        flow.candidates = None
         flow.forwarding = False
         flow.hold_until = flow.need_until = 0.0
         if protocol == Protocol.HTTP:
@@ -117,6 +148,10 @@ class Deciding:
     def _start(self, flow: Flow, parser: Parser, request: Request | None = None) -> None:
         flow.parser = parser
         flow.state = State.PARSE
+        if self._terms.rules.on_demand and isinstance(parser, Http1Parser | Http2Parser):
+            # Its first request is to be told whole, and is judged only then.
+            for protocol in (Protocol.HTTP,) if isinstance(parser, Http1Parser) else (Protocol.HTTP2, Protocol.GRPC):
+                self._ask(flow, self._kernel.judge(flow.key, flow.session_id, 1 << protocol))
         if isinstance(parser, Http2Parser):
             self._judge(flow, HTTP2_OR_GRPC)
         elif not isinstance(parser, Http1Parser):
@@ -154,10 +189,11 @@ class Deciding:
                 self._verdicts.deny(flow, judgement, Scope.CONNECTION, Reason.DEFAULT)
 
     def _apply(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
+        judgement = under(judgement, outcome)
         if outcome.action == Action.ALLOW:
-            self._verdicts.allow(flow, judgement, outcome.scope, outcome.reason, rule=outcome.rule)
+            self._verdicts.allow(flow, judgement, outcome.scope, outcome.reason, outcome=outcome)
         else:
-            self._verdicts.deny(flow, judgement, outcome.scope, outcome.reason, outcome.rule)
+            self._verdicts.deny(flow, judgement, outcome.scope, outcome.reason, outcome=outcome)
 
     def _watch(self, flow: Flow, judgement: Judgement) -> None:
         """Inspect, and nothing to inspect it with: recorded, and passed while its bytes stay unambiguous."""
@@ -192,7 +228,8 @@ class Deciding:
         protocol = NAMES[unit.protocol]
         if flow.kind == Protocol.NONE:
             flow.kind = flow.protocol = protocol
-        flow.switching = isinstance(unit, Request) and bool(unit.upgrade) and not unit.stream
+        if isinstance(unit, Request):
+            flow.switching = bool(unit.upgrade) and not unit.stream
         judgement = flow.judgements.get(protocol)
         if judgement is None:
             self._judge_request(flow, protocol)
@@ -233,18 +270,21 @@ class Deciding:
             flow.parser.asked |= self._terms.rules.asks(judgement.rule_files)
 
     def _judged_unit(self, flow: Flow, judgement: Judgement, outcome: Outcome, *, final: bool) -> None:
+        for noted in outcome.noted:
+            self._verdicts.note(flow, judgement, noted)
+        judgement = under(judgement, outcome)
         if outcome.scope == Scope.CONNECTION and (final or outcome.action == Action.DENY):
             self._apply(flow, judgement, outcome)
         elif outcome.action == Action.DENY and flow.l4 == TCP:
-            self._verdicts.deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome.rule)
+            self._verdicts.deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome=outcome)
         elif outcome.action == Action.DENY:
             self._deny_datagram(flow, judgement, outcome)
-        elif not flow.recorded or judgement.log == "all":
-            self._verdicts.record(flow, Verdict.ALLOW, Scope.REQUEST, outcome.reason, judgement, rule=outcome.rule)
+        elif not flow.recorded or (judgement.log == "all" and not isinstance(flow.unit, Content)):
+            self._verdicts.record(flow, Verdict.ALLOW, Scope.REQUEST, outcome.reason, judgement, outcome=outcome)
 
     def _deny_datagram(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
         """It does not go on; what else the flow says is judged by itself."""
-        self._verdicts.record(flow, Verdict.DENY, Scope.REQUEST, outcome.reason, judgement, rule=outcome.rule)
+        self._verdicts.record(flow, Verdict.DENY, Scope.REQUEST, outcome.reason, judgement, outcome=outcome)
         if judgement.monitor:
             return
         self._holding.discard_held(flow)
@@ -308,7 +348,11 @@ class Deciding:
         flow.buffers[TO_SERVER].extend(event.to_server)
         flow.buffers[TO_CLIENT].extend(event.to_client)
         flow.state = State.IDENTIFY
-        if event.protocol:
+        if event.protocol == "tls":
+            flow.agreed = True
+            if event.to_server or event.to_client:
+                self.identify(flow, TO_SERVER, b"")
+        elif event.protocol:
             self._read(flow, NAMES[event.protocol])
 
     # -- ends, and a new policy -----------------------------------------------------------------------------------
@@ -363,7 +407,7 @@ class Deciding:
         """An incomplete beginning has had its time. Unless it is `final`, a flow allowed as unknown is not allowed
         for good: its next bytes may complete what a rule refuses.
         """
-        if flow.state == State.PARSE:
+        if flow.state == State.PARSE or flow.agreed:
             # Half a request is not unknown: allowed as that, its other half would never be judged.
             self._stats.need_more += 1
             action = Action.ALLOW if self._terms.exceptions.need_more == Action.ALLOW else Action.DENY

@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from fastpath.abi import Protocol, Reason, Scope, Verdict
 from parsers.base import TO_CLIENT, TO_SERVER, Parser, Unit, Value
+from slowpath.core.candidates import Candidates
 from slowpath.core.frame import SYN, Packet
 from slowpath.core.model import Judgement, SessionInfo
 from slowpath.core.reassembly import Stream
@@ -70,10 +71,11 @@ class Flow:
     """One flow under inspection."""
 
     __slots__ = (
-        "asked", "buffers", "confirm", "decided_at", "decision", "fields", "fin", "first", "forwarding", "gap_until",
-        "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement", "judgements", "kept_bytes", "key",
-        "kind", "l4", "last_seen", "midstream", "need_until", "parser", "protocol", "recorded", "resting", "safe",
-        "said", "scheduled", "server_is_a", "session_id", "state", "streams", "switching", "unit",
+        "agreed", "asked", "buffers", "candidates", "confirm", "decided_at", "decision", "fields", "fin", "first",
+        "forwarding", "gap_until", "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement",
+        "judgements", "kept_bytes", "key", "kind", "l4", "last_seen", "midstream", "need_until", "parser", "protocol",
+        "recorded", "resting", "safe", "said", "scheduled", "server_is_a", "session_id", "state", "streams",
+        "switching", "unit",
     )  # fmt: skip
 
     def __init__(self, key: bytes, info: SessionInfo, packet: Packet) -> None:
@@ -101,6 +103,8 @@ class Flow:
         self.fin: list[int | None] = [None, None]
         self.asked = 0  # how often it was to be identified
         self.first = Protocol.NONE
+        self.candidates: Candidates | None = None
+        self.agreed = False  # both sides went over to TLS: the next bytes must be that
         self.protocol = Protocol.NONE
         self.kind = Protocol.NONE  # of the first request: what the connection is to connection-scoped rules
         self.parser: Parser | None = None
@@ -122,6 +126,8 @@ class Flow:
         for stream in self.streams:
             if stream is not None:
                 kept += stream.retained
+        if self.candidates is not None:
+            kept += self.candidates.buffered
         return kept + self.parser.buffered if self.parser is not None else kept
 
     def direction(self, a_to_b: bool) -> int:

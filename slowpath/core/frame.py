@@ -186,8 +186,8 @@ def parse_ip6(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = 
             raise FrameError(Reason.EXT_HEADERS)
         if end < here + 8:
             raise FrameError(Reason.TRUNCATED)
-        if l4 == 43 and frame[here + 2] == 0:
-            raise FrameError(Reason.SOURCE_ROUTE)  # RFC 5095
+        if l4 == 43 and frame[here + 3]:  # a routing header with segments left (RFC 8200 §4.4)
+            raise FrameError(Reason.SOURCE_ROUTE)
         following = frame[here]
         if l4 == _FRAGMENT:
             word = frame[here + 2] << 8 | frame[here + 3]

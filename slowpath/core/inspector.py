@@ -406,7 +406,7 @@ class Inspector:
             self._holding.release(packet)  # a late copy of what a server sent: nothing depends on it
         elif arrival == Arrival.LIMIT and flow.state == State.CONFIRM and at > stream.next:
             self._holding.discard(packet)  # it is allowed already; TCP sends it again
-        elif arrival == Arrival.LIMIT or flow.held_bytes + len(packet.frame) > self._terms.limits.flow_held:
+        elif arrival == Arrival.LIMIT or self._overfull(flow, packet, arrival):
             self._holding.hold(flow, packet, direction, end)
             self._deciding.exception(flow, self._terms.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
         else:
@@ -419,6 +419,15 @@ class Inspector:
                 self._holding.settle(flow)
             if stream.queued or flow.gap_until:
                 self._watch_gaps(flow)
+
+    def _overfull(self, flow: Flow, packet: Packet, arrival: Arrival) -> bool:
+        """Too much would be held. What is in order of a long unit need not be: its last byte is read before it goes."""
+        if flow.held_bytes + len(packet.frame) <= self._terms.limits.flow_held:
+            return False
+        if arrival != Arrival.NEW or flow.state != State.PARSE or flow.parser is None or flow.parser.blocked:
+            return True
+        flow.forwarding = True
+        return False
 
     def _conflict(self, flow: Flow, packet: Packet, direction: int, end: int) -> None:
         if self._terms.exceptions.overlap_conflict == Action.INSPECT:

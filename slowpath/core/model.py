@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from fastpath.abi import Action, Reason, Scope, Verdict
 from fastpath.abi import Protocol as App
 from slowpath.core.frame import Packet
-from slowpath.rules.ruleset import RuleSet
+from slowpath.rules.ruleset import Outcome, RuleSet
 
 NAMES: Final = {app.name.lower(): app for app in App}
 
@@ -31,6 +31,18 @@ class Judgement:
     log: str = "deny"
     word: int = 0
     fail: Action = Action.DENY  # the rule's on_inspector_down: what becomes of a flow that the inspector gives up
+
+
+def under(judgement: Judgement, outcome: Outcome) -> Judgement:
+    """The policy rule's attributes, but for what the rule in the file says otherwise."""
+    own = outcome.attributes
+    if own.reset is None and own.log is None:
+        return judgement
+    return replace(
+        judgement,
+        reset=judgement.reset if own.reset is None else own.reset,
+        log=judgement.log if own.log is None else own.log.value,
+    )
 
 
 @dataclass(slots=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from fastpath.abi import Protocol, Reason, Scope, Verdict
+from fastpath.policy.model import Log
 from fastpath.word import Word
 from parsers.base import TO_SERVER, Value
-from parsers.registry import FIELDS
+from parsers.registry import field_of
 from slowpath.core.flow import Flow, State
 from slowpath.core.frame import TCP
 from slowpath.core.holding import Holding
 from slowpath.core.model import Decide, Judgement, Terms, Write
 from slowpath.core.timers import Timers
 from slowpath.record.model import DEFAULT_RULE, Findings, verdict_record
+from slowpath.rules.ruleset import NO_ATTRIBUTES, Attributes, Noted, Outcome
 
 
 class Verdicts:
@@ -30,7 +32,7 @@ class Verdicts:
         scope: Scope,
         reason: Reason,
         *,
-        rule: str = "",
+        outcome: Outcome | None = None,
         confirmed: bool = False,
         record: bool = True,
     ) -> None:
@@ -39,7 +41,7 @@ class Verdicts:
         flow.parser = None
         flow.hold_until = flow.need_until = 0.0
         if record:
-            self.record(flow, Verdict.ALLOW, scope, reason, judgement, rule=rule)
+            self.record(flow, Verdict.ALLOW, scope, reason, judgement, outcome=outcome)
         flow.decision = (Verdict.ALLOW, scope, reason)
         if flow.l4 == TCP and self._terms.limits.confirm and not confirmed:
             flow.confirm = [stream.next if stream is not None else 0 for stream in flow.streams]
@@ -69,12 +71,14 @@ class Verdicts:
             self.decide(flow, *flow.decision)
         self._holding.flush(flow)
 
-    def deny(self, flow: Flow, judgement: Judgement, scope: Scope, reason: Reason, rule: str = "") -> None:
+    def deny(
+        self, flow: Flow, judgement: Judgement, scope: Scope, reason: Reason, *, outcome: Outcome | None = None
+    ) -> None:
         """Nothing more goes on, unless it is only watched."""
         flow.judgement = judgement
         flow.parser = None
         flow.hold_until = flow.need_until = 0.0
-        self.record(flow, Verdict.DENY, scope, reason, judgement, rule=rule)
+        self.record(flow, Verdict.DENY, scope, reason, judgement, outcome=outcome)
         self.decide(flow, Verdict.DENY, scope, reason)
         if judgement.monitor:
             flow.state = State.PASS
@@ -93,16 +97,37 @@ class Verdicts:
         )
 
     def record(
-        self, flow: Flow, verdict: Verdict, scope: Scope, reason: Reason, judgement: Judgement, *, rule: str = ""
+        self,
+        flow: Flow,
+        verdict: Verdict,
+        scope: Scope,
+        reason: Reason,
+        judgement: Judgement,
+        *,
+        outcome: Outcome | None = None,
     ) -> None:
-        """Tell the log."""
+        """Tell the log; `outcome`: what rule files said, if it was theirs to say."""
         again, flow.recorded = flow.recorded, True
-        if judgement.log == "none" and verdict != Verdict.DENY:
+        rule, attributes = (outcome.rule, outcome.attributes) if outcome is not None else ("", NO_ATTRIBUTES)
+        if attributes.log == Log.NONE or (judgement.log == "none" and verdict != Verdict.DENY):
             return
+        word = Word(verdict, scope, monitor=judgement.monitor, reason=reason, revision=judgement.revision)
+        self._write(flow, judgement, word, rule, attributes, again=again)
+
+    def note(self, flow: Flow, judgement: Judgement, noted: Noted) -> None:
+        """Tell the log what a rule in monitor mode would have denied."""
+        if noted.attributes.log != Log.NONE:
+            word = Word(
+                Verdict.DENY, Scope.REQUEST, monitor=True, reason=Reason.RULE, revision=judgement.revision
+            )  # fmt: skip
+            self._write(flow, judgement, word, noted.rule, noted.attributes, again=flow.recorded)
+
+    def _write(
+        self, flow: Flow, judgement: Judgement, word: Word, rule: str, attributes: Attributes, *, again: bool
+    ) -> None:
         waited = flow.held[0].since if flow.held and again else flow.held_since
         latency = None if waited is None else self._holding.now - waited
-        findings = _findings(flow, self._terms.limits.text, rule, latency)
-        word = Word(verdict, scope, monitor=judgement.monitor, reason=reason, revision=judgement.revision)
+        findings = _findings(flow, self._terms.limits.text, rule, attributes, latency)
         self._holding.out.append(
             Write(
                 verdict_record(
@@ -120,11 +145,12 @@ class Verdicts:
         )
 
 
-def _findings(flow: Flow, limit: int, rule: str, latency: float | None) -> Findings:
+def _findings(flow: Flow, limit: int, rule: str, attributes: Attributes, latency: float | None) -> Findings:
     said = {**flow.said, **flow.unit.fields} if flow.unit is not None else {}
-    fields = {name: _shown(value, limit) for name, value in said.items() if not FIELDS[name].hidden}
+    fields = {name: _shown(value, limit) for name, value in said.items() if not field_of(name).hidden}
     rule_file, _, l7_rule = rule.partition("/")
-    return Findings(latency=latency, fields=fields, rule_file=rule_file or None, l7_rule=l7_rule or None)
+    severity = attributes.severity.name.lower() if attributes.severity is not None else None
+    return Findings(latency, fields, rule_file or None, l7_rule or None, severity)
 
 
 def _shown(value: Value, limit: int) -> str | int | list[str]:

@@ -57,6 +57,7 @@ class Findings:
     fields: Mapping[str, str | int | Sequence[str]] = field(default_factory=dict)  # what rules call them: http.path
     rule_file: str | None = None
     l7_rule: str | None = None
+    severity: str | None = None
 
 
 def clock_offset() -> int:
@@ -245,6 +246,8 @@ def _add_findings(record: Record, findings: Findings) -> None:
         record["rule_file"] = _text(findings.rule_file)
     if findings.l7_rule:
         record["l7_rule"] = _text(findings.l7_rule)
+    if findings.severity:
+        record["severity"] = findings.severity
 
 
 def _directions(pair: tuple[int, int]) -> Record:

@@ -12,9 +12,9 @@ import re2
 from fastpath.abi import Protocol
 from fastpath.document import Node, read_text
 from parsers.base import Kind
-from parsers.registry import FIELDS
+from parsers.registry import field_of
 from slowpath.rules import normal
-from slowpath.rules.fields import SEPARATORS, Subject, is_list, protocols_of
+from slowpath.rules.fields import SEPARATORS, Subject, is_keyed, is_list, known, protocols_of, wrong_key
 from slowpath.rules.glob import Glob
 from slowpath.rules.match import All, Answer, AnyOf, Condition, Not, Test
 
@@ -45,7 +45,7 @@ def _all(node: Node, protocols: frozenset[Protocol], *, every: bool, depth: int)
     if depth > MAX_DEPTH:
         raise node.fail(f"nested more than {MAX_DEPTH} deep")
     parts: list[Condition] = []
-    for key, value in node.mapping(optional=(*FIELDS, *_COMBINED)).items():
+    for key, value in node.mapping(optional=(*known(), *_COMBINED), others=is_keyed).items():
         part = value.attempt(lambda item, key=key: _part(key, item, protocols, every, depth + 1))  # type: ignore[misc]
         if part is not None:
             parts.append(part)
@@ -65,10 +65,12 @@ def _part(key: str, node: Node, protocols: frozenset[Protocol], every: bool, dep
         if not parts:
             raise node.fail("needs a condition")
         return All(parts) if key == "all" else AnyOf(parts)
+    if (wrong := wrong_key(key)) is not None:
+        raise node.fail(wrong)
     if not protocols_of(key) & protocols:
         names = " or ".join(sorted(each.name.lower() for each in protocols_of(key)))
         node.report(f"{key} needs `protocol: {names}`")
-    if FIELDS[key].kind == Kind.NUMBER:
+    if field_of(key).kind == Kind.NUMBER:
         ranges = tuple(node.collect(_range))
         if not ranges:
             node.report("needs a value")
@@ -162,7 +164,7 @@ def _wrong(text: str, key: str, kind: str) -> str | None:
         if kind != "glob":
             return _wrong_path(text)
         return "a path begins with /" if text[0] not in "/*" else None
-    if FIELDS[key].folded and text != text.lower():
+    if field_of(key).folded and text != text.lower():
         return f"{key} is compared in lower case: write {text.lower()}"
     if key == "http.host" and kind == "exact" and normal.host(text.encode()) != text:
         return f"hosts are compared without port and final dot: write {normal.host(text.encode())}"
@@ -186,6 +188,6 @@ def _wrong_path(text: str) -> str | None:
 
 def may_match(condition: Condition, protocol: Protocol) -> bool:
     """Units of a protocol may satisfy it: it does not ask for what they never say."""
-    own = frozenset(name for name in FIELDS if protocol in protocols_of(name))
+    own = frozenset(name for name in condition.fields() if protocol in protocols_of(name))
     subject = Subject(protocol, {}, own)
     return condition.answer(subject) != Answer.NO

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from parsers.base import Kind
-from parsers.registry import FIELDS
+from parsers.registry import field_of
 from slowpath.rules.fields import Subject
 from slowpath.rules.match import All, Answer, AnyOf, Condition, Not, Test
 
@@ -61,7 +61,7 @@ def said(field: str, subject: Subject) -> str:
     """What a unit says of a field, as rules compare it."""
     if not subject.has(field):
         return "not known yet" if field in subject.later else "not said"
-    if FIELDS[field].kind == Kind.NUMBER:
+    if field_of(field).kind == Kind.NUMBER:
         return str(subject.number(field))
     texts = subject.texts(field)
     if texts is None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
 from fastpath.abi import Protocol
+from parsers import registry
 from parsers.base import Field, Kind, Unit, Value
-from parsers.registry import FIELDS, PARSERS
+from parsers.registry import PARSERS, field_of
 from slowpath.rules import normal
 
 # What rule files may be about. gRPC is told by what HTTP/2 carries.
@@ -22,8 +24,13 @@ SEPARATORS: Final = {
 # Protocols that have other protocols' fields, by what stands before the dot.
 _SHARED: Final = {
     "http": {Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC},
+    # gRPC-Web is what HTTP carries, of any version.
+    "grpc": {Protocol.GRPC, Protocol.HTTP2, Protocol.HTTP},
     "tls": {Protocol.TLS, Protocol.QUIC},
 }
+
+# RFC 9110 §5.6.2.
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 Texts = tuple[str, ...]
 
@@ -73,7 +80,7 @@ class Subject:
     def texts(self, name: str) -> Texts | None:
         """Values of a field that the unit has; None where servers read them in more than one way."""
         if name not in self._seen:
-            self._seen[name] = _texts(FIELDS[name], self._fields[name])
+            self._seen[name] = _texts(field_of(name), self._fields[name])
         return self._seen[name]
 
 
@@ -93,4 +100,26 @@ def _texts(field: Field, value: Value) -> Texts | None:
 
 def is_list(name: str) -> bool:
     """The field may have several values."""
-    return FIELDS[name].kind == Kind.LIST
+    return field_of(name).kind == Kind.LIST
+
+
+def known() -> list[str]:
+    """Names that rules and samples may have, families with a placeholder for their keys."""
+    return [f"{name}.NAME" if field.keyed else name for name, field in registry.FIELDS.items()]
+
+
+def is_keyed(name: str) -> bool:
+    """It is one of a family, or means to be."""
+    return registry.family_of(name) is not None
+
+
+def wrong_key(name: str) -> str | None:
+    """Why no unit could ever say a name."""
+    if not is_keyed(name):
+        return None
+    key = ".".join(name.split(".")[2:])
+    if not key:
+        return f"{name} needs a name behind it: {name.rstrip('.')}.NAME"
+    if not _TOKEN.fullmatch(key):
+        return f"{key!r} is no name of a header"
+    return f"names of headers are compared in lower case: write {name.lower()}" if key != key.lower() else None

@@ -6,16 +6,18 @@ the connection's where every rule up to the one that decides asks only for what 
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path as FilePath
 
 from fastpath.abi import Action, Reason, Scope
 from fastpath.abi import Protocol as App
 from fastpath.document import InvalidDocumentError, Node, Problem, Problems, compose, read_text
-from parsers.registry import FIELDS
+from fastpath.policy.model import DenyWith, Log, Mode
+from parsers.registry import field_of
 from slowpath.rules.conditions import may_match, read_match
 from slowpath.rules.fields import PROTOCOLS, Subject
 from slowpath.rules.match import ALWAYS, Answer, Condition
@@ -24,13 +26,37 @@ from slowpath.rules.samples import Sample, read_sample
 MAX_RULES = 10_000
 
 
+class Severity(enum.Enum):
+    """How much a match matters, to those who read records."""
+
+    INFO = enum.auto()
+    LOW = enum.auto()
+    MEDIUM = enum.auto()
+    HIGH = enum.auto()
+    CRITICAL = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a rule says beside its action; None: as the policy's rule has it."""
+
+    reset: bool | None = None
+    log: Log | None = None
+    severity: Severity | None = None
+
+
+NO_ATTRIBUTES = Attributes()
+
+
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a file."""
+    """One rule of a file. With `monitor` it denies nothing: what it would deny is noted, and the next rule asked."""
 
     id: str
     action: Action
     match: Condition = ALWAYS
+    attributes: Attributes = NO_ATTRIBUTES
+    monitor: bool = False
     must_match: tuple[Sample, ...] = ()
     must_not_match: tuple[Sample, ...] = ()
     description: str = ""
@@ -46,7 +72,7 @@ class Rule:
         """What it depends on: NONE where it matches everything."""
         if not self.fields:
             return Scope.NONE
-        return Scope.CONNECTION if all(FIELDS[name].once for name in self.fields) else Scope.REQUEST
+        return Scope.CONNECTION if all(field_of(name).once for name in self.fields) else Scope.REQUEST
 
     def answer(self, subject: Subject) -> Answer:
         """YES, NO, or LATER."""
@@ -79,6 +105,14 @@ class RuleFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """A rule in monitor mode that would have denied; `rule` is "file/id"."""
+
+    rule: str
+    attributes: Attributes = NO_ATTRIBUTES
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What the rule files say. `rule` is "file/id", empty when none matched."""
 
@@ -86,6 +120,12 @@ class Outcome:
     reason: Reason
     scope: Scope
     rule: str = ""
+    attributes: Attributes = NO_ATTRIBUTES
+    noted: tuple[Noted, ...] = ()
+
+    def matched(self, rule: str) -> bool:
+        """Decided by this rule, or it would have been with the rule in force."""
+        return self.rule == rule or any(each.rule == rule for each in self.noted)
 
 
 NO_RULE_CONNECTION = Outcome(Action.DENY, Reason.NO_RULE, Scope.CONNECTION)
@@ -97,11 +137,16 @@ class RuleSet:
     """All rule files, by name."""
 
     files: Mapping[str, RuleFile] = field(default_factory=dict)
+    on_demand: bool = field(init=False)  # they ask for something that is told only then
     # What does not depend on units, by the names of the files: asked for with each flow.
     _asks: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _whole: dict[tuple[tuple[str, ...], App], Outcome | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    def __post_init__(self) -> None:
+        asked = (name for rule_file in self.files.values() for name in rule_file.fields)
+        object.__setattr__(self, "on_demand", any(field_of(name).on_demand for name in asked))
 
     def digest(self, name: str) -> str | None:
         """What a policy remembers of a file; None where there is none."""
@@ -135,7 +180,7 @@ class RuleSet:
         for name, rule in self._rules(names, protocol):
             if rule.scope != Scope.NONE:
                 return None
-            return Outcome(rule.action, Reason.RULE, Scope.CONNECTION, f"{name}/{rule.id}")
+            return Outcome(rule.action, Reason.RULE, Scope.CONNECTION, f"{name}/{rule.id}", rule.attributes)
         return NO_RULE_CONNECTION
 
     def evaluate(self, names: Iterable[str], subject: Subject) -> Outcome | None:
@@ -143,15 +188,19 @@ class RuleSet:
         is that of all units to come.
         """
         scope = Scope.CONNECTION
+        noted: tuple[Noted, ...] = ()
         for name, rule in self._rules(names, subject.protocol):
             if rule.scope == Scope.REQUEST:
                 scope = Scope.REQUEST
             answer = rule.answer(subject)
             if answer == Answer.LATER:
                 return None
-            if answer == Answer.YES:
-                return Outcome(rule.action, Reason.RULE, scope, f"{name}/{rule.id}")
-        return NO_RULE_CONNECTION if scope == Scope.CONNECTION else NO_RULE_REQUEST
+            if answer == Answer.YES and rule.monitor:
+                noted += (Noted(f"{name}/{rule.id}", rule.attributes),)
+            elif answer == Answer.YES:
+                return Outcome(rule.action, Reason.RULE, scope, f"{name}/{rule.id}", rule.attributes, noted)
+        outcome = NO_RULE_CONNECTION if scope == Scope.CONNECTION else NO_RULE_REQUEST
+        return replace(outcome, noted=noted) if noted else outcome
 
     def _rules(self, names: Iterable[str], protocol: App) -> Iterator[tuple[str, Rule]]:
         for name in names:
@@ -162,18 +211,46 @@ class RuleSet:
 
 
 def _rule(node: Node, protocols: list[App]) -> Rule:
-    fields = node.mapping(required=("id", "action"), optional=("description", "match", "samples"))
+    fields = node.mapping(
+        required=("id", "action"),
+        optional=("description", "match", "samples", "severity", "deny_with", "log", "mode"),
+    )
     rule_id = fields["id"].text(max_length=128)
     action = fields["action"].choice(Action, allowed=(Action.ALLOW, Action.DENY))
     description = fields["description"].text() if "description" in fields else ""
     match: Condition = ALWAYS
     if "match" in fields and not fields["match"].is_null:
         match = read_match(fields["match"], protocols, allow=action == Action.ALLOW)
+    attributes, monitor = _attributes(fields, protocols, allow=action == Action.ALLOW)
+    if monitor and match == ALWAYS:
+        fields["mode"].report("a rule without `match` has nothing to look for; the policy's rule has a mode, too")
     samples: dict[str, tuple[Sample, ...]] = {"must_match": (), "must_not_match": ()}
     if "samples" in fields:
         for key, value in fields["samples"].mapping(optional=tuple(samples)).items():
             samples[key] = tuple(value.collect(lambda item: read_sample(item, protocols)))
-    return Rule(rule_id, action, match, samples["must_match"], samples["must_not_match"], description, node.line)
+    return Rule(
+        rule_id, action, match, attributes, monitor, samples["must_match"], samples["must_not_match"], description,
+        node.line,
+    )  # fmt: skip
+
+
+def _attributes(fields: Mapping[str, Node], protocols: list[App], *, allow: bool) -> tuple[Attributes, bool]:
+    """Attributes, and whether it is in monitor mode."""
+    with_ = fields["deny_with"].choice(DenyWith) if "deny_with" in fields else None
+    mode = fields["mode"].choice(Mode) if "mode" in fields else None
+    for name in ("deny_with", "mode"):
+        if allow and name in fields:
+            fields[name].report("of rules that deny")
+    if with_ == DenyWith.RESET and all(protocol == App.QUIC for protocol in protocols):
+        fields["deny_with"].report("only tcp can be reset")
+    return (
+        Attributes(
+            None if with_ is None else with_ == DenyWith.RESET,
+            fields["log"].choice(Log) if "log" in fields else None,
+            fields["severity"].choice(Severity) if "severity" in fields else None,
+        ),
+        mode == Mode.MONITOR,
+    )
 
 
 def _file(root: Node) -> RuleFile:
@@ -205,7 +282,17 @@ def _file(root: Node) -> RuleFile:
         rules.append(rule)
     canonical = (
         sorted(protocol.name for protocol in protocols),
-        [(rule.id, rule.action.name, rule.match.canonical()) for rule in rules],
+        [
+            (
+                rule.id,
+                rule.action.name,
+                rule.match.canonical(),
+                rule.attributes.reset,
+                rule.attributes.log,
+                rule.monitor,
+            )
+            for rule in rules
+        ],
     )
     digest = hashlib.sha256(repr(canonical).encode()).hexdigest()
     return RuleFile(name, frozenset(protocols), tuple(rules), digest, root.file)

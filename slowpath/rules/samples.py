@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fastpath.abi import Protocol
 from fastpath.document import Node, Problems, compose
 from parsers.base import Kind, Value
-from parsers.registry import FIELDS
+from parsers.registry import field_of
 from slowpath.rules.conditions import MAX_TEXT
-from slowpath.rules.fields import PROTOCOLS, Subject, protocols_of
+from slowpath.rules.fields import PROTOCOLS, Subject, is_keyed, known, protocols_of, wrong_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +23,24 @@ class Sample:
 
 def read_sample(node: Node, protocols: Sequence[Protocol]) -> Sample:
     """Of a rule of these protocols. Of HTTP what every request has is made up where the sample does not say it."""
-    nodes = node.mapping(optional=("protocol", *FIELDS))
+    nodes = node.mapping(optional=("protocol", *known()), others=is_keyed)
     fields: dict[str, Value] = {}
     for name, value in nodes.items():
-        if name != "protocol":
-            fields[name] = _value(value, FIELDS[name].kind)
+        if (wrong := wrong_key(name)) is not None:
+            value.report(wrong)
+        elif name != "protocol":
+            fields[name] = _value(value, field_of(name).kind)
+    call = any(name.startswith("grpc.") for name in fields)
     if "protocol" in nodes:
         protocol = nodes["protocol"].choice(Protocol, allowed=PROTOCOLS)
     else:
         fitting = [each for each in protocols if all(each in protocols_of(name) for name in fields)]
-        protocol = (fitting or list(protocols))[0]
+        protocol = Protocol.GRPC if call and Protocol.GRPC in fitting else (fitting or list(protocols))[0]
     for name in fields:
         if protocol not in protocols_of(name):
             nodes[name].report(f"{protocol.name.lower()} has no {name}")
     if protocol in protocols_of("http.path"):
-        call = protocol == Protocol.GRPC
+        call = call or protocol == Protocol.GRPC
         path = b"/".join((b"", *_texts(fields, "grpc.service", "grpc.method"))) if call else b"/"
         fields = {"http.method": b"POST" if call else b"GET", "http.path": path, "http.host": b"", **fields}
     return Sample(Subject(protocol, fields), node.line)

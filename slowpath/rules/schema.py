@@ -9,9 +9,11 @@ from typing import Any, Final
 from parsers.base import Field, Kind
 from parsers.registry import FIELDS
 from slowpath.rules.fields import PROTOCOLS
+from slowpath.rules.ruleset import Severity
 
 _TEXTS: Final = {"anyOf": [{"$ref": "#/$defs/text"}, {"type": "array", "items": {"$ref": "#/$defs/text"}}]}
 _TEXT: Final = {"type": ["string", "number", "boolean"]}
+_POLICY: Final = "In place of what the policy's rule says."
 _RANGE: Final = {"type": ["integer", "string"], "pattern": "^[0-9]+(-[0-9]+)?$"}
 
 
@@ -49,6 +51,16 @@ def schema() -> dict[str, Any]:
                     "id": {"type": ["string", "number"]},
                     "action": {"enum": ["allow", "deny"]},
                     "description": {"type": "string"},
+                    "severity": {
+                        "enum": [each.name.lower() for each in Severity],
+                        "description": "For those who read records.",
+                    },
+                    "deny_with": {"enum": ["reset", "drop"], "description": _POLICY},
+                    "log": {"enum": ["none", "deny", "all"], "description": _POLICY},
+                    "mode": {
+                        "enum": ["enforce", "monitor"],
+                        "description": "monitor: what it would deny is recorded, and the next rule decides.",
+                    },
                     "match": {"anyOf": [{"$ref": "#/$defs/match"}, {"type": "null"}]},
                     "samples": {
                         "type": "object",
@@ -65,11 +77,12 @@ def schema() -> dict[str, Any]:
                 "type": "object",
                 "additionalProperties": False,
                 "properties": {
-                    **{name: _condition(field) for name, field in FIELDS.items()},
+                    **{name: _condition(field) for name, field in FIELDS.items() if not field.keyed},
                     "all": combined,
                     "any": combined,
                     "not": {"$ref": "#/$defs/match"},
                 },
+                "patternProperties": {_keys(name): _condition(field) for name, field in FIELDS.items() if field.keyed},
             },
             "values": {
                 "anyOf": [
@@ -98,8 +111,9 @@ def schema() -> dict[str, Any]:
                 "additionalProperties": False,
                 "properties": {
                     "protocol": {"$ref": "#/$defs/protocol"},
-                    **{name: {"description": field.says, **_said(field)} for name, field in FIELDS.items()},
+                    **{name: _told(field) for name, field in FIELDS.items() if not field.keyed},
                 },
+                "patternProperties": {_keys(name): _told(field) for name, field in FIELDS.items() if field.keyed},
             },
         },
     }
@@ -109,6 +123,15 @@ def _condition(field: Field) -> dict[str, Any]:
     scope = "Said once: a verdict on it is final." if field.once else "May be said anew: all of it is judged."
     kind = "numbers" if field.kind == Kind.NUMBER else "values"
     return {"description": f"{field.says[:1].upper()}{field.says[1:]}. {scope}", "$ref": f"#/$defs/{kind}"}
+
+
+def _keys(name: str) -> str:
+    """Pattern of the names of a family: a token of RFC 9110 in lower case behind it."""
+    return f"^{name.replace('.', chr(92) + '.')}\\.[!#$%&'*+.^_`|~0-9a-z-]+$"
+
+
+def _told(field: Field) -> dict[str, Any]:
+    return {"description": field.says, **_said(field)}
 
 
 def _said(field: Field) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from fastpath.policy.model import ANY_APP, Default, Log, Policy, Rule, RuleFileU
 from fastpath.revisions import Revisions
 from fastpath.statistics import Counters, read_counters, sessions
 from fastpath.word import Word
+from tests.lab.namespaces import PROGRAMS as COMPILED
 
 BPFFS = Path("/sys/fs/bpf")
 PREFIX = "microseg-test-"
@@ -272,7 +273,7 @@ class Kernel:
 
     def __init__(self, text: str | None = None, name: str = "", capacity: int = CAPACITY) -> None:
         sweep()
-        self.pins = Pins(BPFFS / f"{PREFIX}{os.getpid()}" / name, Table(capacity), text)
+        self.pins = Pins(BPFFS / f"{PREFIX}{os.getpid()}" / name, Table(capacity), text, COMPILED)
         try:
             self.pins.load()
             self.programs: dict[str, Program] = {name: self.pins.program(name) for name in PROGRAMS}

@@ -34,7 +34,6 @@ NOTHING_TO_NAME = {
     ("suricata-verify__eve-overlap-payload-01__tcp-overlap.pcap", 12345): "`GOOD`, overlapped by `EVIL`: denied",
     ("suricata-verify__eve-overlap-payload-04-partial-overlap__tcp-overlap2.pcap", 12345): "`GOOD`, then `XXX`: denied",
     ("suricata-verify__tcp-urgp-01-oob__tcp-urgent1.pcap", 43950): "an urgent byte makes two readings: denied",
-    ("zeek__ipv6-http-atomic-frag.pcap", 45805): "the request has a routing header of type 0, which is dropped",
     ("zeek__redis__oss-fuzz-473580107.pcap", 63945): "fuzzed until no request line is left",
 }
 

@@ -106,12 +106,15 @@ WHOLE = [
 
 # What the kernel must leave to the inspector, each way of it.
 LEFT = [
-    Vector("http target with a space", TCP, TO_SERVER, b"PUT /a b HTTP/1.1\r\n\r\n", INSPECTOR, UNKNOWN),
-    Vector("http control character", TCP, TO_SERVER, b"POST /\x01 HTTP/1.0\r\n\r\n", INSPECTOR, UNKNOWN),
+    Vector("http target with a space", TCP, TO_SERVER, b"PUT /a b HTTP/1.1\r\n\r\n", INSPECTOR, "http"),
+    Vector("http of two spaces", TCP, TO_SERVER, b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", INSPECTOR, "http"),
+    Vector("http behind line feeds", TCP, TO_SERVER, b"\n\n" + GET, INSPECTOR, "http"),
+    Vector("http 0.9 of two spaces", TCP, TO_SERVER, b"GET  /\r\n", INSPECTOR, "http"),
+    Vector("http control character", TCP, TO_SERVER, b"POST /\x01 HTTP/1.0\r\n\r\n", INSPECTOR, "http"),
     Vector("http without its H", TCP, TO_SERVER, b"PUT / xTTP/1.1\r\nHost: a\r\n\r\n", INSPECTOR, UNKNOWN),
     Vector("http version in the target", TCP, TO_SERVER, b"PUT / /HTTP/1.1\r\nHost: a\r\n\r\n", INSPECTOR, UNKNOWN),
     Vector(
-        "http target of no such beginning", TCP, TO_SERVER, b"PUT \x80a HTTP/1.1\r\nHost: a\r\n\r\n", INSPECTOR, UNKNOWN
+        "http target of no such beginning", TCP, TO_SERVER, b"PUT \x80a HTTP/1.1\r\nHost: a\r\n\r\n", INSPECTOR, "http"
     ),
     Vector("mysql zero in the version", TCP, TO_CLIENT, _mysql(b"8.0\x0036"), INSPECTOR, UNKNOWN),
     Vector("postgres parameter of a letter", TCP, TO_SERVER, _startup(parameters=b"_\0app\0\0"), INSPECTOR, UNKNOWN),

@@ -32,10 +32,14 @@ def test_shipped_files(path: Path) -> None:
 def test_mistakes_are_told() -> None:
     good = {"name": "w", "protocol": "http", "rules": [{"id": "a", "action": "allow", "match": {"http.method": "GET"}}]}
     jsonschema.validate(good, schema())
+    header = {"id": "a", "action": "allow", "match": {"http.header.x.y": "GET"}}
+    jsonschema.validate({**good, "rules": [header]}, schema())
     for bad in (
         {**good, "protocol": "smoke"},
         {**good, "colour": "red"},
         {**good, "rules": [{"id": "a", "action": "allow", "match": {"http.colour": "red"}}]},
+        {**good, "rules": [{"id": "a", "action": "allow", "match": {"http.header": "red"}}]},
+        {**good, "rules": [{"id": "a", "action": "allow", "match": {"http.header.X": "red"}}]},
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(bad, schema())

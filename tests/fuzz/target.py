@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
-from parsers.base import TCP, UDP, Event, ParseError, Parser, Switched
+from parsers.base import OVERLAP, TCP, UDP, Content, Event, ParseError, Parser, Switched
 from parsers.registry import PARSERS, make_parser
 from tests.contract.conversations import Conversation, conversations
 
 # No parser keeps more of a connection.
 MOST = 512 * 1024
+# Of keyed fields.
+KEYS = ("host", "cookie", "content-type", "x-key", "grpc-message")
 _HEADER = 3
 _DATAGRAMS = 2
 
@@ -36,22 +39,52 @@ def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += _HEADER + size
 
 
-def _fed(parser: Parser, parts: list[tuple[int, bytes]]) -> tuple[list[Event], str]:
+def merged(events: list[Event]) -> list[Event]:
+    """With the pieces of each body put together behind everything else: how it is divided is a matter of cuts."""
+    bodies: list[Content] = []
+    for event in events:
+        if isinstance(event, Content):
+            at = next(
+                (at for at, body in enumerate(bodies) if body.head is event.head and body.field == event.field), None
+            )
+            if at is None:
+                assert not event.before
+                bodies.append(event)
+            else:
+                assert event.before == bodies[at].data[-OVERLAP:], "not what came before it"
+                bodies[at] = replace(bodies[at], data=bodies[at].data + event.data)
+    return [*(event for event in events if not isinstance(event, Content)), *bodies]
+
+
+def everything(parser: type[Parser]) -> frozenset[str]:
+    """All that is told on demand."""
+    return frozenset(
+        name
+        for field in parser.fields
+        if field.on_demand
+        for name in ([f"{field.name}.{key}" for key in KEYS] if field.keyed else [field.name])
+    )
+
+
+def _fed(
+    parser: Parser, parts: list[tuple[int, bytes]], asked: frozenset[str] = frozenset()
+) -> tuple[list[Event], str]:
     """Events, those before an offence included, and what it is called."""
+    parser.asked = asked
     events: list[Event] = []
     try:
         for direction, data in parts:
             events += parser.feed(direction, data)
             if events and isinstance(events[-1], Switched):
                 # Which bytes came with it depends on how they were cut.
-                return [*events[:-1], Switched(events[-1].protocol)], ""
+                return merged([*events[:-1], Switched(events[-1].protocol)]), ""
             assert parser.buffered <= MOST
             for unit in events[-1:]:
                 dict(getattr(unit, "fields", {}))
             parser.pending(direction)
     except ParseError as error:
-        return [*events, *error.events], error.code
-    return events, ""
+        return merged([*events, *error.events]), error.code
+    return merged(events), ""
 
 
 def one_input(name: str, data: bytes) -> None:
@@ -69,6 +102,11 @@ def one_input(name: str, data: bytes) -> None:
         for piece in (part[: len(part) // 2], part[len(part) // 2 :])
     ]  # fmt: skip
     assert _fed(parser(), halves) == whole
+    if asked := everything(parser):
+        whole, cut = _fed(parser(), parts, asked), _fed(parser(), halves, asked)
+        # How much of a body came before its offence depends on how it was cut.
+        assert whole[1] == cut[1]
+        assert whole == cut or whole[1]
     # Where bytes are missing, any answer will do, but an answer it has to be.
     for direction, part in itertools.islice(parts, 4):
         gapped = parser()

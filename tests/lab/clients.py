@@ -3,7 +3,13 @@ for a server that refuses or stays silent: being refused is what some are for.""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ftplib
+import io
 import json
+import smtplib
+import ssl
 import subprocess
 import sys
 import time
@@ -13,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.namespaces import ROOT, Address, Lab, Namespace
-from tests.lab.servers import DATABASE_PASSWORD, DATABASE_USER, DNS_BIG, DNS_NAMES, certificate, ssh_key
+from tests.lab.servers import (
+    DATABASE_PASSWORD,
+    DATABASE_USER,
+    DNS_BIG,
+    DNS_NAMES,
+    certificate,
+    postgres_program,
+    ssh_key,
+)
 
 TIMEOUT = 5.0
 
@@ -196,3 +210,161 @@ def grpc(
     failed = [answer for answer in answers if answer["code"]]
     detail = ", ".join(f"{answer['call']} {answer['status']}" for answer in failed or answers[:1])
     return Result(not failed, detail, seconds, answers)
+
+
+def postgres(lab: Lab, host: str = V4, statement: str = "select 1", tls: str = "", timeout: float = TIMEOUT) -> Result:
+    """Statements with psql, in clear, or with TLS to a server of this name."""
+    where = f"host={tls} hostaddr={host} sslmode=require" if tls else f"host={host} sslmode=disable"
+    to = f"{where} port=5432 user={DATABASE_USER} password={DATABASE_PASSWORD} dbname=lab"
+    argv = ["psql", "--no-psqlrc", "--tuples-only", "--no-align", "--command", statement, to]
+    return attempt(lab, argv, lambda output: bool(output.strip()), timeout)
+
+
+def postgres_prepared(lab: Lab, host: str = V4, statement: str = "select 1", timeout: float = TIMEOUT) -> Result:
+    """One statement with pgbench, twice by the same prepared one (Parse, Bind, Execute)."""
+    to = f"host={host} sslmode=disable port=5432 user={DATABASE_USER} password={DATABASE_PASSWORD} dbname=lab"
+    argv = [postgres_program("pgbench"), "--no-vacuum", "--protocol=prepared", "--transactions=2", "--file=-", to]
+    return attempt(lab, argv, lambda output: "processed: 2/2" in output, timeout, stdin=f"{statement};\n")
+
+
+def mqtt(lab: Lab, host: str = V4, topic: str = "lab/state", version: str = "5", timeout: float = TIMEOUT) -> Result:
+    """A message that the broker keeps, with mosquitto_pub, and back from it with mosquitto_sub."""
+    # A client identifier of their own choice would be empty before MQTT 5.
+    options = ["--host", host, "--protocol-version", version, "--id", "lab-client", "--qos", "1", "--topic", topic]
+    told = attempt(lab, ["mosquitto_pub", *options, "--retain", "--message", "through"], lambda _: True, timeout)
+    if not told.ok:
+        return told
+    heard = ["mosquitto_sub", *options, "-C", "1", "-W", f"{max(1, int(timeout))}"]
+    return attempt(lab, heard, lambda output: output == "through\n", timeout + 1)
+
+
+def inside(lab: Lab, use: Callable[[], str]) -> Result:
+    """A client that is a Python package, in a thread of the client's namespace; ok unless it raises."""
+    start = time.perf_counter()
+    try:
+        detail = lab.call(Namespace.CLIENT, use)
+    except Exception as error:  # noqa: BLE001 - every package has its own
+        return Result(False, repr(error), time.perf_counter() - start)
+    return Result(True, detail, time.perf_counter() - start)
+
+
+def memcached(lab: Lab, host: str = V4, key: str = "lab:key", timeout: float = TIMEOUT) -> Result:
+    """Set and get in the text protocol, with pymemcache."""
+    from pymemcache import Client
+
+    def use() -> str:
+        with contextlib.closing(Client((host, 11211), connect_timeout=timeout, timeout=timeout)) as client:
+            client.set(key, b"through", noreply=False)
+            return answered(client.get(key), b"through")
+
+    return inside(lab, use)
+
+
+def memcached_binary(lab: Lab, host: str = V4, key: str = "lab:key", timeout: float = TIMEOUT) -> Result:
+    """Set and get in the binary protocol, with python-binary-memcached."""
+    from bmemcached.protocol import Protocol
+
+    def use() -> str:
+        client = Protocol(f"{bracketed(host)}:11211", socket_timeout=timeout)
+        try:
+            client.set(key, "through", 0)
+            return answered(client.get(key)[0], "through")
+        finally:
+            client.disconnect()
+
+    return inside(lab, use)
+
+
+def amqp(lab: Lab, host: str = V4, queue: str = "lab.jobs", timeout: float = TIMEOUT) -> Result:
+    """A message into a queue and out of it, with pika."""
+    from pika import BlockingConnection, ConnectionParameters
+
+    parameters = ConnectionParameters(
+        host, 5672, socket_timeout=timeout, stack_timeout=timeout, blocked_connection_timeout=timeout
+    )
+
+    def use() -> str:
+        with BlockingConnection(parameters) as connection:
+            channel = connection.channel()
+            channel.queue_declare(queue, auto_delete=True)
+            channel.basic_publish("", queue, b"through")
+            return answered(channel.basic_get(queue, auto_ack=True)[2], b"through")
+
+    return inside(lab, use)
+
+
+def websocket(lab: Lab, host: str = V4, path: str = "/chat", text: str = "through", timeout: float = TIMEOUT) -> Result:
+    """A message to an echo and back, with websockets."""
+    from websockets.sync.client import connect
+
+    def use() -> str:
+        url = f"ws://{bracketed(host)}:8765{path}"
+        with connect(url, compression=None, proxy=None, open_timeout=timeout, close_timeout=1) as connection:
+            connection.send(text)
+            return answered(connection.recv(timeout), text)
+
+    return inside(lab, use)
+
+
+def smtp(lab: Lab, host: str = V4, recipient: str = "joe@lab.test", tls: str = "", timeout: float = TIMEOUT) -> Result:
+    """A message with smtplib; with STARTTLS to a server of this name."""
+
+    def use() -> str:
+        with smtplib.SMTP(local_hostname="client.lab.test", timeout=timeout) as client:
+            client.connect(host, 25)
+            if tls:
+                # It takes the name that it hands to TLS from here.
+                client._host = tls  # type: ignore[attr-defined]
+                client.starttls(context=unchecked())
+            client.sendmail("lab@lab.test", [recipient], "Subject: lab\r\n\r\nthrough\r\n")
+            return recipient
+
+    return inside(lab, use)
+
+
+def ftp(lab: Lab, host: str = V4, file: str = "public.txt", timeout: float = TIMEOUT) -> Result:
+    """Fetch a file with ftplib, in a passive connection."""
+
+    def use() -> str:
+        content = io.BytesIO()
+        with ftplib.FTP(timeout=timeout) as client:
+            client.connect(host, 21)
+            client.login("lab", "lab")
+            client.retrbinary(f"RETR {file}", content.write)
+        return content.getvalue().decode()
+
+    return inside(lab, use)
+
+
+def quic(lab: Lab, host: str = V4, name: str = "web.lab.test", timeout: float = TIMEOUT) -> Result:
+    """Bytes on a stream to an echo and back, with aioquic, to a server of this name."""
+    from aioquic.asyncio import connect
+    from aioquic.quic.configuration import QuicConfiguration
+
+    configuration = QuicConfiguration(
+        alpn_protocols=["h3"], server_name=name, verify_mode=ssl.CERT_NONE, idle_timeout=timeout
+    )
+
+    async def use() -> str:
+        async with asyncio.timeout(timeout), connect(host, 4433, configuration=configuration) as client:
+            reader, writer = await client.create_stream()
+            writer.write(b"through")
+            writer.write_eof()
+            return answered(await reader.read(), b"through")
+
+    return inside(lab, lambda: asyncio.run(use()))
+
+
+def unchecked() -> ssl.SSLContext:
+    """TLS to whoever answers."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def answered(answer: object, wanted: object) -> str:
+    """The answer, which is the one that was wanted."""
+    if answer != wanted:
+        raise ValueError(f"unexpected answer: {answer!r}")
+    return str(answer)

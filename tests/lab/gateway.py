@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import yaml
 
-from tests.lab.namespaces import ROOT, Lab, LabError, Namespace, pin_root
+from tests.lab.namespaces import PROGRAMS, ROOT, Lab, LabError, Namespace, pin_root
 
 READY_TIMEOUT = 60.0
 CONFIGS = ROOT / "configs"
@@ -60,6 +60,7 @@ class Gateway:
             "run_dir": str(self.directory / "run"),
             "state_dir": str(self.directory / "state"),
             "pin_root": str(pin_root(lab.prefix)),
+            "program_cache": str(PROGRAMS),
             "tap": f"{lab.prefix}tap",
             "records": {"path": str(self.directory / "records.jsonl")},
         } | dict(settings or {})

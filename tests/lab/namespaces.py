@@ -40,6 +40,8 @@ BPFFS = Path("/sys/fs/bpf")
 ROOT = Path(__file__).resolve().parent.parent.parent
 # What survives between runs: keys, an initialised database.
 CACHE = ROOT / ".cache" / "lab"
+# Compiled programs, for all gateways of the lab and all tests.
+PROGRAMS = ROOT / ".cache" / "programs"
 
 CLONE_NEWNET = 0x40000000
 STOP_TIMEOUT = 3.0

@@ -32,10 +32,10 @@ DNS_NAMES = {"web.lab.test": (str(Address.SERVER4), str(Address.SERVER6)), "db.l
 FILE_SIZES = (0, 1024, 16 * 1024, 64 * 1024, 1024 * 1024)
 
 
-def quietly(*argv: str | Path) -> None:
+def quietly(*argv: str | Path, stdin: str = "") -> None:
     """Run a tool that prepares something; its output is shown when it fails."""
     done = subprocess.run(
-        [str(argument) for argument in argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        [str(argument) for argument in argv], input=stdin, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise LabError(f"{argv[0]} failed:\n{done.stdout}{done.stderr}")
@@ -278,15 +278,10 @@ class MariaDB(Server):
                 *("mariadb-install-db", "--no-defaults", *self.OPTIONS, f"--datadir={folder}"),
                 *("--auth-root-authentication-method=normal", "--skip-test-db"),
             )
-            done = subprocess.run(
-                ["/usr/sbin/mariadbd", "--no-defaults", *self.OPTIONS, f"--datadir={folder}", "--bootstrap"],
-                input=self.ACCOUNT,
-                capture_output=True,
-                text=True,
-                check=False,
+            quietly(
+                *("/usr/sbin/mariadbd", "--no-defaults", *self.OPTIONS, f"--datadir={folder}", "--bootstrap"),
+                stdin=self.ACCOUNT,
             )
-            if done.returncode:
-                raise LabError(f"mariadbd --bootstrap failed:\n{done.stdout}{done.stderr}")
 
     def prepare(self) -> list[str | Path]:
         folder = self.directory / "db"
@@ -344,6 +339,144 @@ class Grpc(Server):
 
     def prepare(self) -> list[str | Path]:
         return [sys.executable, "-s", ROOT / "tests" / "lab" / "grpc_server.py", str(self.ports[0])]
+
+
+class Postgres(Server):
+    """PostgreSQL on 5432, in clear and with TLS; user and password `lab`, database `lab`."""
+
+    name = "postgres"
+    ports = (5432,)
+    # It refuses to be root, whose folders it is in.
+    AS = (
+        *("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"),
+        *("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--"),
+    )
+    ACCOUNT = (
+        f"CREATE USER {DATABASE_USER} PASSWORD '{DATABASE_PASSWORD}';\nCREATE DATABASE lab OWNER {DATABASE_USER};\n"
+    )
+    TABLES = (
+        "CREATE TABLE numbers (n INT PRIMARY KEY, word VARCHAR(64));\n"
+        "INSERT INTO numbers VALUES (1,'one'),(2,'two'),(3,'three');\n"
+        "CREATE TABLE secrets (n INT, word VARCHAR(64));\n"
+        f"GRANT ALL ON numbers, secrets TO {DATABASE_USER};\n"
+    )
+
+    def prepare_cache(self) -> None:
+        certificate()
+        with cached("postgres") as (folder, missing):
+            if not missing:
+                return
+            folder.mkdir(mode=0o700)
+            shutil.chown(folder, "postgres", "postgres")
+            quietly(
+                *(*self.AS, postgres_program("initdb"), f"--pgdata={folder}", "--username=postgres", "--no-sync"),
+                *("--auth=scram-sha-256", "--pwfile=/dev/stdin", "--locale=C", "--encoding=UTF8", "--wal-segsize=1"),
+                stdin=f"{DATABASE_PASSWORD}\n",
+            )
+            for database, statements in (("postgres", self.ACCOUNT), ("lab", self.TABLES)):
+                quietly(
+                    *(*self.AS, postgres_program("postgres"), "--single", "-D", folder, "-F"),
+                    *("-c", "exit_on_error=on", database),
+                    stdin=statements,
+                )
+            with (folder / "pg_hba.conf").open("a") as access:
+                access.write("host all all all scram-sha-256\n")
+
+    def prepare(self) -> list[str | Path]:
+        folder = self.directory / "db"
+        quietly("cp", "-a", "--reflink=auto", "--sparse=always", CACHE / "postgres", folder)
+        cert, key = certificate()
+        settings = {
+            "listen_addresses": "*",
+            "port": "5432",
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "shared_buffers": "1MB",
+            "dynamic_shared_memory_type": "mmap",
+            "max_connections": "50",
+            "autovacuum": "off",
+            "max_logical_replication_workers": "0",
+            "ssl": "on",
+            "ssl_cert_file": str(cert),
+            "ssl_key_file": str(key),
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [*self.AS, postgres_program("postgres"), "-D", folder, *options]
+
+
+def postgres_program(name: str) -> Path:
+    """A program of the newest PostgreSQL: Debian keeps the server's out of PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
+    if not found:
+        raise LabError(f"postgres: {name} is not installed")
+    return found[-1]
+
+
+class Memcached(Server):
+    """Memcached on 11211, text and binary."""
+
+    name = "memcached"
+    ports = (11211,)
+
+    def prepare(self) -> list[str | Path]:
+        return ["memcached", "-u", "root", "-l", "0.0.0.0,::", "-p", "11211", "-U", "0", "-m", "8", "-t", "1"]
+
+
+class Mosquitto(Server):
+    """MQTT on 1883, for everybody."""
+
+    name = "mosquitto"
+    ports = (1883,)
+
+    def prepare(self) -> list[str | Path]:
+        config = self.directory / "mosquitto.conf"
+        config.write_text("listener 1883\nallow_anonymous true\nuser root\npersistence false\nlog_dest stderr\n")
+        return ["mosquitto", "-c", config]
+
+
+class RabbitMQ(Server):
+    """AMQP 0-9-1 on 5672; user and password `guest`."""
+
+    name = "rabbitmq"
+    ports = (5672,)
+
+    def prepare(self) -> list[str | Path]:
+        (self.directory / "enabled_plugins").write_text("[].\n")
+        config = self.directory / "rabbitmq.conf"
+        config.write_text("listeners.tcp.1 = :::5672\nloopback_users = none\nlog.console = true\n")
+        # Its nodes find each other by a daemon that would outlive them: it is told to listen here only, and where.
+        settings = {
+            "HOME": self.directory,
+            "RABBITMQ_MNESIA_BASE": self.directory / "mnesia",
+            "RABBITMQ_LOG_BASE": self.directory / "log",
+            "RABBITMQ_CONFIG_FILE": config,
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": self.directory / "enabled_plugins",
+            "RABBITMQ_NODENAME": "lab@localhost",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        (program,) = Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server")
+        return ["env", *(f"{name}={value}" for name, value in settings.items()), program]
+
+
+class Python(Server):
+    """Servers that are Python packages, in one process: see python_servers.py. FTP on 21, SMTP on 25, WebSocket on
+    8765, QUIC on UDP 4433.
+    """
+
+    name = "python"
+    ports = (21, 25, 8765)
+
+    def prepare_cache(self) -> None:
+        certificate()
+
+    def prepare(self) -> list[str | Path]:
+        files = self.directory / "files"
+        files.mkdir()
+        (files / "public.txt").write_text("public\n")
+        (files / "secret.txt").write_text("secret\n")
+        return [sys.executable, "-s", ROOT / "tests" / "lab" / "python_servers.py", *certificate(), files]
 
 
 ALL: tuple[type[Server], ...] = (MariaDB, Grpc, Nginx, Nghttpx, Dnsmasq, Redis, Sshd)

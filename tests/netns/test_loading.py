@@ -145,9 +145,10 @@ def loaded_programs() -> set[int]:
 # -- restarts ------------------------------------------------------------------------------------------------------
 
 
-def test_programs_are_compiled_once(gateway: Gateway) -> None:
+def test_programs_are_loaded_once(gateway: Gateway) -> None:
     log = gateway.log(FASTPATH)
     eventually(lambda: log.read_text().count("programs compiled") == 1)
+    assert gateway.status()["programs"].startswith("compiled")
     pins = pins_of(load_config(gateway.config))
     assert pins.loaded
     assert pins.base.name == abi.ABI_HASH
@@ -157,7 +158,8 @@ def test_programs_are_compiled_once(gateway: Gateway) -> None:
     gateway.start_daemon(FASTPATH)
     assert program_ids(gateway) == before
     eventually(lambda: "ready: " in log.read_text()[said:])
-    assert "compiled" not in log.read_text()[said:]
+    assert "programs loaded already" in log.read_text()[said:]
+    assert gateway.status()["programs"] == "loaded already"
 
 
 def test_a_killed_daemon_is_not_missed_and_comes_back_to_the_same_programs(gateway: Gateway) -> None:

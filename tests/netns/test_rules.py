@@ -1,13 +1,20 @@
-"""Rule files on what real clients of real servers say: names, questions, statements, keys, versions."""
+"""Rule files on what real clients of real servers say: names, questions, statements, keys, topics, files.
+
+What is denied must not be on the server's interface.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.lab import Lab, clients, servers
+from parsers.base import TO_SERVER
+from parsers.quic import QuicParser
+from tests.lab import Lab, Namespace, clients, servers
+from tests.lab.capture import Capture, packets, payload_seen
 from tests.lab.clients import V4, V6
 from tests.lab.gateway import Gateway
 from tests.netns import peers
@@ -15,6 +22,8 @@ from tests.netns import peers
 pytestmark = pytest.mark.root
 
 HOSTS = pytest.mark.parametrize("host", [V4, V6], ids=["v4", "v6"])
+ON_V4 = pytest.mark.parametrize("host", [V4], ids=["v4"])
+ON_V6 = pytest.mark.parametrize("host", [V6], ids=["v6"])
 
 POLICY = """
 default: {action: deny, log: deny, deny_with: reset}
@@ -24,6 +33,15 @@ rules:
   - {id: mysql, proto: tcp, ports: 3306, action: inspect, rules: [statements], log: all}
   - {id: redis, proto: tcp, ports: 6379, action: inspect, rules: [keys], log: all}
   - {id: ssh, proto: tcp, ports: 22, action: inspect, rules: [shells], log: all}
+  - {id: postgres, proto: tcp, ports: 5432, action: inspect, rules: [tables, names], log: all}
+  - {id: memcached, proto: tcp, ports: 11211, action: inspect, rules: [items], log: all}
+  - {id: mqtt, proto: tcp, ports: 1883, action: inspect, rules: [topics], log: all}
+  - {id: amqp, proto: tcp, ports: 5672, action: inspect, rules: [queues], log: all}
+  - {id: websocket, proto: tcp, ports: 8765, action: inspect, rules: [chat], log: all}
+  - {id: smtp, proto: tcp, ports: 25, action: inspect, rules: [mail, names], log: all}
+  - {id: ftp, proto: tcp, ports: 21, action: inspect, rules: [files], log: all}
+  - {id: ftp-data, proto: tcp, ports: 30000-30009, action: allow}
+  - {id: quic, proto: udp, ports: 4433, action: inspect, rules: [sites], log: all}
 """
 RULES = {
     "names": """
@@ -60,20 +78,90 @@ protocol: ssh
 rules:
   - {id: openssh, match: {ssh.client: {prefix: OpenSSH_}, ssh.server: {prefix: OpenSSH_}}, action: allow}
 """,
+    "tables": """
+name: tables
+protocol: postgres
+rules:
+  - {id: login, match: {postgres.command: startup, postgres.user: lab, postgres.database: lab}, action: allow}
+  - id: reads
+    match: {postgres.verb: [select, set], postgres.tables: numbers, postgres.unsure: 0}
+    action: allow
+""",
+    "items": """
+name: items
+protocol: memcached
+rules:
+  - {id: own, match: {memcached.command: [get, set], memcached.keys: {prefix: "lab:"}}, action: allow}
+""",
+    "topics": """
+name: topics
+protocol: mqtt
+rules:
+  - {id: login, match: {mqtt.command: connect, mqtt.client: lab-client, mqtt.version: ["3.1.1", "5"]}, action: allow}
+  - {id: told, match: {mqtt.command: publish, mqtt.topic: {glob: "lab/*"}}, action: allow}
+  - {id: heard, match: {mqtt.command: subscribe, mqtt.topics: {glob: "lab/*"}}, action: allow}
+""",
+    "queues": """
+name: queues
+protocol: amqp
+rules:
+  - id: login
+    match: {amqp.method: {glob: ["connection.*", "channel.*"]}, amqp.user: guest}
+    action: allow
+  - {id: own, match: {amqp.method: [queue.declare, basic.get], amqp.queue: {prefix: "lab."}}, action: allow}
+  - {id: told, match: {amqp.method: basic.publish, amqp.routing_key: {prefix: "lab."}}, action: allow}
+""",
+    "chat": """
+name: chat
+protocol: [http, websocket]
+rules:
+  - {id: upgrade, match: {http.method: GET, http.path: /chat}, action: allow}
+  - {id: polite, match: {websocket.kind: text, not: {websocket.text: {regex: ".*password.*"}}}, action: allow}
+""",
+    "mail": """
+name: mail
+protocol: smtp
+rules:
+  - {id: strangers, match: {smtp.recipient: {glob: "*@other.test"}}, action: deny}
+  - {id: hello, match: {smtp.command: ehlo, smtp.helo: client.lab.test}, action: allow}
+  - {id: ours, match: {smtp.command: [mail, rcpt], smtp.sender: lab@lab.test}, action: allow}
+  - {id: others, match: {smtp.command: [starttls, data, quit]}, action: allow}
+""",
+    "files": """
+name: files
+protocol: ftp
+rules:
+  - {id: login, match: {ftp.command: [user, pass, type, pasv, epsv, quit]}, action: allow}
+  - {id: public, match: {ftp.command: retr, ftp.user: lab, ftp.argument: public.txt}, action: allow}
+""",
+    "sites": """
+name: sites
+protocol: quic
+rules:
+  - {id: ours, match: {tls.sni: web.lab.test, tls.alpn: h3, quic.version: "1"}, action: allow}
+""",
 }
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    kinds = (servers.Nginx, servers.Dnsmasq, servers.MariaDB, servers.Redis, servers.Sshd)
-    with Lab() as lab:
+    kinds = (
+        *(servers.RabbitMQ, servers.Python, servers.Nginx, servers.Dnsmasq, servers.MariaDB, servers.Redis),
+        *(servers.Sshd, servers.Postgres, servers.Memcached, servers.Mosquitto),
+    )
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(Lab())
         folder = lab.directory / "rules.d"
         folder.mkdir()
         for name, text in RULES.items():
             (folder / f"{name}.yaml").write_text(text)
         settings = {"inspector": {"need_more": 0.5}}
-        with Gateway(lab, POLICY, folder, settings) as one, servers.running(lab, kinds):
-            yield one
+        one = Gateway(lab, POLICY, folder, settings)
+        stack.callback(one.close)
+        one.start_early()
+        stack.enter_context(servers.running(lab, kinds))
+        one.wait_ready()
+        yield one
 
 
 def last(gateway: Gateway, protocol: str, **fields: object) -> dict[str, Any]:
@@ -87,6 +175,14 @@ def last(gateway: Gateway, protocol: str, **fields: object) -> dict[str, Any]:
         ]
 
     return peers.eventually(found)[-1]  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def kept_away(gateway: Gateway, *texts: bytes) -> Iterator[None]:
+    """None of it comes in at the server."""
+    with Capture(gateway.lab, Namespace.SERVER) as capture:
+        yield
+    assert [text for text in texts if payload_seen(capture.file, text)] == []
 
 
 @HOSTS
@@ -153,3 +249,128 @@ def test_ssh_by_both_banners_goes_back_to_the_kernel(gateway: Gateway, host: str
         client.sendall(b"SSH-2.0-Strange_1.0\r\n")
         assert peers.remains(client)[1] == "reset"
     assert last(gateway, "ssh", verdict="deny")["ssh"]["client"] == "Strange_1.0"
+
+
+@HOSTS
+def test_postgres_statement_by_statement(gateway: Gateway, host: str) -> None:
+    assert clients.postgres(gateway.lab, host, "select word from numbers").ok
+    record = last(gateway, "postgres", verdict="allow", l7_rule="reads")
+    assert (record["postgres"]["user"], record["postgres"]["database"]) == ("lab", "lab")
+    assert (record["postgres"]["verb"], record["postgres"]["tables"]) == (["select"], ["numbers"])
+    with kept_away(gateway, b"secrets", b"drop table"):
+        assert not clients.postgres(gateway.lab, host, "select word from numbers, secrets").ok
+        record = last(gateway, "postgres", verdict="deny")
+        assert sorted(record["postgres"]["tables"]) == ["numbers", "secrets"]
+        assert not clients.postgres(gateway.lab, host, "select word from numbers; drop table numbers").ok
+    record = last(gateway, "postgres", verdict="deny")
+    assert (record["postgres"]["verb"], record["scope"]) == (["select", "drop"], "request")
+
+
+@ON_V6
+def test_postgres_prepared_statements(gateway: Gateway, host: str) -> None:
+    assert clients.postgres_prepared(gateway.lab, host, "select word from numbers").ok
+    record = last(gateway, "postgres", verdict="allow", l7_rule="reads")["postgres"]
+    assert (record["application"], record["command"], record["tables"]) == ("pgbench", "execute", ["numbers"])
+    with kept_away(gateway, b"secrets"):
+        assert not clients.postgres_prepared(gateway.lab, host, "select word from secrets").ok
+    assert last(gateway, "postgres", verdict="deny")["postgres"]["command"] == "parse"
+
+
+@ON_V4
+def test_postgres_with_tls_is_judged_by_name(gateway: Gateway, host: str) -> None:
+    assert clients.postgres(gateway.lab, host, tls="web.lab.test").ok
+    record = last(gateway, "tls", verdict="allow", rule="postgres")
+    assert (record["tls"]["sni"], record["l7_rule"]) == ("web.lab.test", "ours")
+    with kept_away(gateway, b"other.lab.test"):
+        assert not clients.postgres(gateway.lab, host, tls="other.lab.test").ok
+    assert last(gateway, "tls", verdict="deny", rule="postgres")["tls"]["sni"] == "other.lab.test"
+
+
+@pytest.mark.parametrize(
+    ("use", "host"), [(clients.memcached, V4), (clients.memcached_binary, V6)], ids=["text", "binary"]
+)
+def test_memcached_key_by_key(gateway: Gateway, use: Callable[..., clients.Result], host: str) -> None:
+    assert use(gateway.lab, host).ok
+    assert last(gateway, "memcached", verdict="allow")["memcached"] == {"command": "get", "keys": ["lab:key"]}
+    with kept_away(gateway, b"other:key"):
+        assert not use(gateway.lab, host, "other:key").ok
+    assert last(gateway, "memcached", verdict="deny")["memcached"]["keys"] == ["other:key"]
+
+
+@pytest.mark.parametrize(("option", "version", "host"), [("311", "3.1.1", V4), ("5", "5", V6)])
+def test_mqtt_topic_by_topic(gateway: Gateway, option: str, version: str, host: str) -> None:
+    assert clients.mqtt(gateway.lab, host, version=option).ok
+    record = last(gateway, "mqtt", verdict="allow", l7_rule="heard")["mqtt"]
+    assert (record["client"], record["version"], record["topics"]) == ("lab-client", version, ["lab/state"])
+    with kept_away(gateway, b"lab/inner/state"):
+        assert not clients.mqtt(gateway.lab, host, "lab/inner/state", option).ok
+    record = last(gateway, "mqtt", verdict="deny")["mqtt"]
+    assert (record["command"], record["topic"], record["version"]) == ("publish", "lab/inner/state", version)
+
+
+@ON_V6
+def test_amqp_queue_by_queue(gateway: Gateway, host: str) -> None:
+    assert clients.amqp(gateway.lab, host).ok
+    record = last(gateway, "amqp", verdict="allow", l7_rule="told")["amqp"]
+    assert (record["user"], record["vhost"], record["routing_key"]) == ("guest", "/", "lab.jobs")
+    with kept_away(gateway, b"other.jobs"):
+        assert not clients.amqp(gateway.lab, host, "other.jobs").ok
+    record = last(gateway, "amqp", verdict="deny")["amqp"]
+    assert (record["method"], record["queue"]) == ("queue.declare", "other.jobs")
+
+
+@ON_V4
+def test_websocket_message_by_message(gateway: Gateway, host: str) -> None:
+    assert clients.websocket(gateway.lab, host).ok
+    record = last(gateway, "websocket", verdict="allow", l7_rule="polite")["websocket"]
+    assert (record["kind"], record["size"]) == ("text", 7)
+    assert not clients.websocket(gateway.lab, host, text="my password").ok
+    assert last(gateway, "websocket", verdict="deny")["websocket"]["size"] == 11
+    with kept_away(gateway, b"/admin"):
+        assert not clients.websocket(gateway.lab, host, "/admin").ok
+    assert last(gateway, "http", verdict="deny", rule="websocket")["http"]["path"] == "/admin"
+
+
+@ON_V6
+def test_smtp_by_recipient(gateway: Gateway, host: str) -> None:
+    assert clients.smtp(gateway.lab, host).ok
+    assert last(gateway, "smtp", verdict="allow", l7_rule="hello")["smtp"]["helo"] == "client.lab.test"
+    with kept_away(gateway, b"joe@other.test", b"through"):
+        assert not clients.smtp(gateway.lab, host, "joe@other.test").ok
+    record = last(gateway, "smtp", verdict="deny", l7_rule="strangers")["smtp"]
+    assert (record["sender"], record["recipient"]) == ("lab@lab.test", "joe@other.test")
+
+
+@ON_V4
+def test_smtp_goes_over_to_tls(gateway: Gateway, host: str) -> None:
+    # What is said within TLS nobody sees.
+    assert clients.smtp(gateway.lab, host, "joe@other.test", tls="web.lab.test").ok
+    assert last(gateway, "tls", verdict="allow", rule="smtp")["tls"]["sni"] == "web.lab.test"
+    with kept_away(gateway, b"other.lab.test"):
+        assert not clients.smtp(gateway.lab, host, tls="other.lab.test").ok
+    assert last(gateway, "tls", verdict="deny", rule="smtp")["tls"]["sni"] == "other.lab.test"
+
+
+@HOSTS
+def test_ftp_file_by_file(gateway: Gateway, host: str) -> None:
+    assert clients.ftp(gateway.lab, host).ok
+    record = last(gateway, "ftp", verdict="allow", l7_rule="public")["ftp"]
+    assert record == {"command": "RETR", "argument": "public.txt", "user": "lab"}
+    with kept_away(gateway, b"secret.txt"):
+        assert not clients.ftp(gateway.lab, host, "secret.txt").ok
+    assert last(gateway, "ftp", verdict="deny")["ftp"]["argument"] == "secret.txt"
+
+
+@HOSTS
+def test_quic_by_name(gateway: Gateway, host: str) -> None:
+    assert clients.quic(gateway.lab, host).ok
+    record = last(gateway, "quic", verdict="allow")
+    assert (record["quic"]["version"], record["tls"]["sni"], record["flow"]["l4"]) == ("1", "web.lab.test", "udp")
+    with Capture(gateway.lab, Namespace.SERVER) as capture:
+        # Long enough for it to say its hello again.
+        assert not clients.quic(gateway.lab, host, "other.lab.test", timeout=1).ok
+    # The end of its attempt may arrive, a hello not.
+    arrived = [packet.payload for packet in packets(capture.file, dport=4433)]
+    assert [event for payload in arrived for event in QuicParser().feed(TO_SERVER, payload)] == []
+    record = last(gateway, "quic", verdict="deny")
+    assert (record["tls"]["sni"], record["reason"]) == ("other.lab.test", "no_rule")

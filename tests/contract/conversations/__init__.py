@@ -17,7 +17,7 @@ from parsers.registry import make_parser
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """`parts` are (direction, bytes) in the order of time, over UDP a datagram each; `units` what they say, of each
-    unit its protocol and all of its fields.
+    unit its protocol and all of its fields; `asked` what is asked for of what is told on demand.
     """
 
     name: str
@@ -25,11 +25,14 @@ class Conversation:
     parts: tuple[tuple[int, bytes], ...]
     units: tuple[tuple[str, Mapping[str, Value]], ...]
     l4: int = TCP
+    asked: frozenset[str] = frozenset()
 
     def begin(self) -> Parser:
         """A new parser for it."""
         parser = make_parser(self.parser, self.l4)
         assert parser is not None, f"{self.parser} does not run over that"
+        if self.asked:
+            parser.asked = self.asked
         return parser
 
     def __str__(self) -> str:

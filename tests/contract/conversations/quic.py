@@ -26,7 +26,7 @@ UNITS = {
             b"q13d0308p0_55b375c5d22e_a06176d7f541",
         ),
     ),
-    "aioquic retry": (_hello(b"1"),),
+    "aioquic retry": (_hello(b"1"), _hello(b"1")),
     "aioquic version negotiation": (_hello(b"2"), _hello(b"1")),
     "aioquic compatible version": (_hello(b"1"), _hello(b"2")),
 }

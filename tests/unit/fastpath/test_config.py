@@ -46,6 +46,7 @@ def uncommented(text: str) -> str:
 KNOWN = {
     "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe", "exceptions",
     "inspector", "records", "listen", "log_level", "accelerate", "state_dir", "policy_history", "watch", "zones",
+    "program_cache",
 }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def test_everything_set(tmp_path: Path) -> None:
         "exceptions: {midstream: deny, fragment: allow}\ninspector: {timeout: 2, max_flows: 100}\n"
         "records: {path: log.jsonl, max_bytes: 4096, keep: 0}\nlisten: {slowpath: '[::1]:9000'}\nlog_level: debug\n"
         "accelerate: true\nhook: clsact\nstate_dir: state\npolicy_history: 3\nwatch: false\n"
-        "zones: {lan: [eth0], dmz.1: eth1}\n",
+        "zones: {lan: [eth0], dmz.1: eth1}\nprogram_cache: programs\n",
     )
     assert (config.rules, config.run_dir) == (tmp_path / "other", tmp_path / "run")
     assert config.pin_root == Path("/sys/fs/bpf/x")
@@ -101,7 +102,12 @@ def test_everything_set(tmp_path: Path) -> None:
     assert config.zones == {"lan": ("eth0",), "dmz.1": ("eth1",)}
     assert config.log_level == "debug"
     assert config.accelerate is True
+    assert config.program_cache == tmp_path / "programs"
     assert (config.state_dir, config.policy_history, config.watch) == (tmp_path / "state", 3, False)
+
+
+def test_compiled_programs_need_not_be_kept(tmp_path: Path) -> None:
+    assert read(tmp_path, MINIMAL + "program_cache: none\n").program_cache is None
 
 
 def test_taps_of_different_pin_roots_differ(tmp_path: Path) -> None:

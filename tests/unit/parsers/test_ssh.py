@@ -39,6 +39,12 @@ def test_no_banner(banner: bytes) -> None:
     assert refused(SshParser(), (TO_SERVER, banner)) == ("banner", 0)
 
 
+def test_no_banner_is_told_by_its_first_wrong_byte() -> None:
+    parser = SshParser()
+    assert fed(parser, (TO_SERVER, b"S")) == []
+    assert refused(parser, (TO_SERVER, b"S\n")) == ("banner", 0)
+
+
 def test_banner_of_255_bytes() -> None:
     assert said(fed(SshParser(), (TO_SERVER, b"SSH-2.0-" + b"a" * 245 + b"\r\n"))) == [{"ssh.client": b"a" * 245}]
     assert refused(SshParser(), (TO_SERVER, b"SSH-2.0-" + b"a" * 246 + b"\r\n")) == ("banner_too_long", 255)

@@ -5,7 +5,9 @@ import pytest
 
 from fastpath.exit import ExitStatus
 from fastpath.loader import compile as subject
-from fastpath.loader.compile import LoadError, compile_and_pin
+from fastpath.loader.compile import Compiled, LoadError, Places, compile_and_pin
+
+PLACES = Places({"p": Path("/pin/p")}, {"m": Path("/pin/m")}, {"s": Path("/pin/s")}, {3: "p"})
 
 
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
@@ -15,18 +17,17 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setattr(subject, "SYSTEM_PYTHON", str(script))
 
 
-def run() -> None:
-    compile_and_pin(
-        "int x;", cflags=["-DA=1"], programs={"p": Path("/pin/p")}, maps={"m": Path("/pin/m")}, slots={3: "p"}
-    )
+def run() -> Compiled:
+    return compile_and_pin("int x;", cflags=["-DA=1"], places=PLACES)
 
 
 def test_the_job_says_what_to_pin_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    child(tmp_path, monkeypatch, """echo '{"programs": 1, "maps": 1}'""")
-    run()
+    answer = '{"code": {"p": "AAECAwQFBgc="}, "descriptors": {"m": 7, "s": 9}, "compiler": ["/bcc"]}'
+    child(tmp_path, monkeypatch, f"echo '{answer}'")
+    assert run() == Compiled({"p": bytes(range(8))}, {"m": 7, "s": 9}, (Path("/bcc"),))
     assert (tmp_path / "job").read_text() == (
         '{"text": "int x;", "cflags": ["-DA=1"], "programs": {"p": "/pin/p"}, "maps": {"m": "/pin/m"}, '
-        '"slots": {"3": "p"}, "progs_map": "progs"}'
+        '"shared": ["s"], "slots": {"3": "p"}, "progs_map": "progs"}'
     )
 
 
@@ -37,6 +38,7 @@ def test_the_job_says_what_to_pin_where(tmp_path: Path, monkeypatch: pytest.Monk
          "Exception: Failed to compile\nbpf/gateway.c:7: error: no"),
         ("echo boom >&2; exit 139", "the compiler's process ended with status 139\nboom"),
         ("echo not JSON", "the compiler's process ended with status 0"),
+        ("echo '{}'", "the compiler's process ended with status 0"),
     ],
 )  # fmt: skip
 def test_failures_show_what_the_compiler_said(

@@ -20,7 +20,7 @@ RECORDS = {
     "grpc": sample.record(1, flow=flow("10.0.0.1", 4242, "10.0.1.2", 50051)),
     "http": sample.record(
         2, flow=flow("10.0.0.9", 4243, "10.0.1.2", 80), protocol="http", verdict="allow", reason="rule", rule="web",
-        rule_file="shop", l7_rule="read-only",
+        rule_file="shop", l7_rule="read-only", severity="medium",
     ),
     "dns": sample.record(
         3, flow=flow("2001:db8::1", 5353, "2001:db8::53", 53, "udp"), protocol="dns", verdict="allow", reason="policy",
@@ -48,6 +48,9 @@ CASES = [
     ("--verdict allow --protocol grpc", "end"),
     ("--protocol http --protocol dns", "http dns"),
     ("--protocol udp", "dns"),
+    ("--severity low", "http"),
+    ("--severity medium --not --verdict deny", "http"),
+    ("--severity high", ""),
     ("--protocol icmp", "ping"),
     ("--protocol tcp --protocol dns", "grpc http dns end"),
     ("--event end", "end"),

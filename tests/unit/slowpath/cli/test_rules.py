@@ -52,7 +52,7 @@ def test_the_configured_folder(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     config = tmp_path / "gateway.yaml"
     config.write_text("rules: mine\n")
     assert main(["--config", str(config), "rules", "list"]) == 0
-    assert capsys.readouterr().out == "w/a  deny   none        always\n"
+    assert capsys.readouterr().out == "w/a  deny     none        -         always\n"
 
 
 def test_a_sample_and_why(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,6 +68,28 @@ def test_a_sample_and_why(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "test", WEB)[1] == f"{WEB}: 16 samples hold\n"
 
 
+def test_attributes_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(
+        "name: w\nprotocol: http\nrules:\n"
+        "  - {id: a, match: {http.method: PUT}, action: deny, mode: monitor, severity: high, log: all,\n"
+        "     deny_with: drop, samples: {must_match: [{http.method: PUT}], must_not_match: [{http.method: GET}]}}\n"
+        "  - {id: b, match: {http.path: /}, action: allow, severity: info}\n"
+    )
+    _, out, _ = run(capsys, "test", path, "--sample", "{http.method: PUT}")
+    assert out.splitlines()[:2] == [
+        "allow by w/b, scope request, severity info",
+        "  would deny, in monitor mode: w/a",
+    ]
+    _, out, _ = run(capsys, "list", path)
+    assert out.splitlines()[0].split() == ["w/a", "monitor", "request", "high", "http.method"]
+    _, out, _ = run(capsys, "explain", "w/a", path)
+    assert {"severity: high", "mode: monitor", "deny_with: drop", "log: all"} <= {
+        each.strip() for each in out.splitlines()
+    }
+    assert run(capsys, "check", path)[1].count("problem") == 0
+
+
 def test_a_capture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "a.pcap"
     path.write_bytes(pcap(conversation((0, b"GET /admin HTTP/1.1\r\nHost: x\r\n\r\n"))))
@@ -80,7 +102,7 @@ def test_a_capture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "list", SHIPPED)
     assert status == 0
-    assert ["web/no-admin", "deny", "request", "http.path"] in [line.split() for line in out.splitlines()]
+    assert ["web/no-admin", "deny", "request", "-", "http.path"] in [line.split() for line in out.splitlines()]
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,8 +78,10 @@ def test_ipv6_extension_headers() -> None:
     assert chain(44, b"\x11\0\0\x01" + bytes(4)).fragment
     with pytest.raises(FrameError, match="ext_headers"):
         chain(0, *[b"\x3c" + bytes(7)] * 9, last)
-    with pytest.raises(FrameError, match="source_route"):
-        chain(43, last)
+    assert chain(43, last).dport == 2, "no segments left: it says nothing (RFC 5095)"
+    for kind in (b"\0", b"\4"):
+        with pytest.raises(FrameError, match="source_route"):
+            chain(43, b"\x11\0" + kind + b"\1" + bytes(4))
     with pytest.raises(FrameError, match="truncated"):
         chain(0, b"\x11\xff" + bytes(6))
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from fastpath.abi import Action, Protocol, Reason, Scope, Verdict
+from fastpath.document import Problems
 from slowpath.core.flow import State
 from slowpath.core.frame import ACK, FIN, RST, SYN, URG, Fragment, flow_key, parse_frame
 from slowpath.core.model import Decide, Exceptions, Judgement, Limits, Release, SessionInfo
-from slowpath.rules.ruleset import RuleSet, load_rules
+from slowpath.rules.ruleset import RuleSet, load_rules, read_rule_file
 from tests.unit.slowpath.core import h2
 from tests.unit.slowpath.core.wire import CLIENT, SERVER, Connection, Play, allow, deny, inspect, names, udp_frame
 
@@ -316,6 +317,30 @@ def test_connect_opens_a_tunnel_only_where_allowed() -> None:
     p = play({Protocol.HTTP: allow()})
     assert p.client(connect) == [f"release {len(connect)}"]
     assert p.server(b"HTTP/1.1 200 OK\r\n\r\n")[0] == "write allow protocol"
+
+
+KEYED = (
+    "name: keyed\nprotocol: [http, http2, grpc]\nrules:\n"
+    "- {id: key, action: allow, match: {http.header.x-key: sesame, http.version: ['1.1', '2']}}\n"
+)
+
+
+def test_what_is_told_on_demand_is_told_from_the_first_request_on() -> None:
+    problems = Problems()
+    rule_file = read_rule_file(KEYED, "keyed.yaml", problems)
+    assert rule_file is not None, problems.found
+    policy = dict.fromkeys((Protocol.HTTP, Protocol.HTTP2), inspect("keyed"))
+    first = GET[:-2] + b"X-Key: sesame\r\n\r\n"
+    p = Play(policy, RuleSet({"keyed": rule_file}))
+    assert p.client(first) == ["write allow rule", f"release {len(first)}"]
+    assert p.records[-1]["http"] == {
+        "method": "GET", "path": "/", "host": "a.example", "version": "1.1",
+    }, "a header may be a secret"  # fmt: skip
+    assert p.client(GET)[:2] == ["write deny no_rule", "deny request"]
+    p = Play(policy, RuleSet({"keyed": rule_file}))
+    sender = h2.Sender()
+    assert p.client(h2.START + sender.request(1, "/", "GET", ("x-key", "sesame")))[0] == "write allow rule"
+    assert p.client(sender.request(3))[:2] == ["write deny no_rule", "deny request"]
 
 
 # -- named by both sides' bytes -------------------------------------------------------------------------------------

@@ -154,3 +154,57 @@ def test_a_datagram_that_is_damaged_ends_the_flow() -> None:
     send(message(b"a.example"))
     assert send(message(b"a.example", 2)[:-3])[:2] == ["write deny parse_error", "deny connection"]
     assert [d.verdict for d in p.decisions] == [Verdict.DENY]
+
+
+WATCHED = """
+name: watched
+protocol: http
+rules:
+  - {id: probe, match: {http.path: {prefix: /x}}, action: deny, mode: monitor, severity: high}
+  - {id: quiet, match: {http.path: /health}, action: allow, log: none}
+  - {id: all, match: {http.path: /audit}, action: allow, log: all, severity: info}
+  - {id: gone, match: {http.path: /gone}, action: deny, deny_with: drop, severity: low}
+  - {id: mute, match: {http.path: /mute}, action: deny, deny_with: drop, log: none}
+  - {id: get, match: {http.method: GET}, action: allow}
+"""
+
+
+def watched() -> Play:
+    p = play(WATCHED)
+    p.kernel.policy = {Protocol.HTTP: inspect("watched")}
+    return p
+
+
+def get(path: bytes) -> bytes:
+    return b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_rule_in_monitor_mode_is_recorded_and_the_next_one_decides() -> None:
+    p = watched()
+    assert p.client(get(b"/x")) == ["write deny rule", "write allow rule", f"release {len(get(b'/x'))}"]
+    noted, allowed = p.records
+    assert (noted["enforced"], noted["l7_rule"], noted["severity"], noted["scope"]) == (
+        False,
+        "probe",
+        "high",
+        "request",
+    )
+    assert (allowed["l7_rule"], "severity" in allowed) == ("get", False)
+    assert p.client(get(b"/x/2"))[0] == "write deny rule", "each time"
+
+
+def test_a_rule_says_which_of_its_units_are_recorded() -> None:
+    p = watched()
+    assert p.client(get(b"/health")) == [f"release {len(get(b'/health'))}"]
+    for _ in range(2):
+        assert p.client(get(b"/audit"))[0] == "write allow rule"
+    assert [record["severity"] for record in p.records] == ["info"] * 2
+
+
+@pytest.mark.parametrize(("path", "written"), [(b"/gone", True), (b"/mute", False)])
+def test_a_rule_says_what_the_ends_of_a_denied_connection_hear(path: bytes, written: bool) -> None:
+    p = watched()
+    found = p.client(get(path))
+    assert found == ["write deny rule"] * written + ["deny request", f"discard {len(get(path))}"]
+    assert not p.decisions[-1].judgement.reset
+    assert [record["severity"] for record in p.records] == ["low"] * written

@@ -4,9 +4,10 @@ import pytest
 
 from fastpath.abi import Action, Protocol, Reason, Scope
 from fastpath.document import InvalidDocumentError, Problems
+from fastpath.policy.model import Log
 from parsers.base import Request
 from slowpath.rules.fields import Subject
-from slowpath.rules.ruleset import Outcome, RuleSet, load_rules, read_rule_file
+from slowpath.rules.ruleset import Attributes, Outcome, RuleSet, Severity, load_rules, read_rule_file
 
 
 def compiled(text: str) -> RuleSet:
@@ -70,13 +71,14 @@ def test_scope_is_derived() -> None:
     assert whole.decide(["w"], Protocol.GRPC) == Outcome(Action.ALLOW, Reason.RULE, Scope.CONNECTION, "w/all")
 
 
-def test_grpc_rules_do_not_make_http_request_scoped() -> None:
+def test_rules_on_what_a_protocol_has_not_do_not_make_it_request_scoped() -> None:
     rules = compiled(
-        "name: w\nprotocol: [http, grpc]\n"
+        "name: w\nprotocol: [http, grpc, dns]\n"
         "rules: [{id: a, match: {grpc.service: x.Y}, action: deny}, {id: b, action: allow}]"
     )
     assert rules.decide(["w"], Protocol.GRPC) is None
-    outcome = rules.decide(["w"], Protocol.HTTP)
+    assert rules.decide(["w"], Protocol.HTTP) is None, "it may be gRPC-Web"
+    outcome = rules.decide(["w"], Protocol.DNS)
     assert outcome is not None
     assert outcome.action == Action.ALLOW
 
@@ -100,11 +102,37 @@ def test_hash_is_of_the_meaning() -> None:
         ("name: w\nprotocol: icmp\nrules: []\n", 2, "'icmp' is not one of"),
         ("name: w\nprotocol: http\nrules:\n- id: a\n", 4, "missing action"),
         ("name: w\nprotocol: http\nrules:\n- id: a\n  action: maybe\n", 5, "'maybe' is not one of allow, deny"),
-        ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.header: x}\n", 6, "unknown field"),
+        ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.colour: x}\n", 6, "unknown field"),
         (
-            "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {grpc.service: x}\n",
+            "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.header: x}\n",
             6,
-            "protocol: grpc",
+            "http.header.NAME",
+        ),
+        (
+            "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.header.: x}\n",
+            6,
+            "http.header.NAME",
+        ),
+        (
+            "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.header.A: x}\n",
+            6,
+            "write http.header.a",
+        ),
+        (
+            "name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {'http.header.a b': x}\n",
+            6,
+            "'a b' is no name of a header",
+        ),
+        ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {dns.header.a: x}\n", 6, "unknown field"),
+        (
+            "name: w\nprotocol: http\nrules:\n- {id: a, action: allow, samples: {must_match: [{http.header.A: x}]}}\n",
+            4,
+            "write http.header.a",
+        ),
+        (
+            "name: w\nprotocol: dns\nrules:\n- id: a\n  action: allow\n  match: {grpc.service: x}\n",
+            6,
+            "protocol: grpc or http or http2",
         ),
         ("name: w\nprotocol: http\nrules:\n- id: a\n  action: allow\n  match: {http.path: x}\n", 6, "begins with /"),
         (
@@ -145,6 +173,60 @@ def test_all_problems_of_all_files_at_once(tmp_path: Path) -> None:
         "b.yaml",
         "d.yaml",
     ]
+
+
+WATCHED = """
+name: w
+protocol: http
+rules:
+  - {id: probe, match: {http.path: {prefix: /x}}, action: deny, mode: monitor, severity: high}
+  - {id: other, match: {http.method: GET}, action: deny, mode: monitor}
+  - {id: hidden, match: {http.path: /x/y}, action: deny, deny_with: drop, log: none, severity: low}
+  - {id: read, match: {http.method: GET}, action: allow, log: all}
+"""
+
+
+def test_rules_in_monitor_mode_are_noted_and_the_next_decides() -> None:
+    rules = compiled(WATCHED)
+    outcome = rules.evaluate(["w"], Subject.of(Request(b"GET", b"/x/y", b"")))
+    assert outcome is not None
+    assert (outcome.rule, outcome.action) == ("w/hidden", Action.DENY)
+    assert [(each.rule, each.attributes.severity) for each in outcome.noted] == [
+        ("w/probe", Severity.HIGH),
+        ("w/other", None),
+    ]
+    assert outcome.attributes == Attributes(reset=False, log=Log.NONE, severity=Severity.LOW)
+    assert outcome.matched("w/probe")
+    assert not outcome.matched("w/read")
+    outcome = rules.evaluate(["w"], Subject.of(Request(b"PUT", b"/x", b"")))
+    assert outcome is not None
+    assert (outcome.reason, [each.rule for each in outcome.noted]) == (Reason.NO_RULE, ["w/probe"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("{id: a, action: allow, match: {http.path: /}, mode: monitor}", "of rules that deny"),
+        ("{id: a, action: allow, deny_with: drop}", "of rules that deny"),
+        ("{id: a, action: deny, mode: monitor}", "nothing to look for"),
+        ("{id: a, action: deny, severity: huge}", "'huge' is not one of info, low, medium, high, critical"),
+        ("{id: a, action: deny, log: some}", "'some' is not one of"),
+        ("{id: a, action: deny, on_inspector_down: allow}", "on_inspector_down"),
+    ],
+)
+def test_attributes_that_mean_nothing_are_errors(rule: str, words: str) -> None:
+    (problem,) = problems_of(f"name: w\nprotocol: http\nrules: [{rule}]\n")
+    assert words in problem
+
+
+def test_attributes_are_part_of_the_meaning() -> None:
+    hashes = [
+        compiled(f"name: w\nprotocol: http\nrules: [{{id: a, match: {{http.path: /}}, action: deny{more}}}]").hash(
+            ["w"]
+        )
+        for more in ("", ", mode: monitor", ", deny_with: drop", ", deny_with: reset", ", log: none")
+    ]
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_names_have_no_slash() -> None:
