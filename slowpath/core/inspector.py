@@ -123,6 +123,7 @@ class Inspector:
         self.rules = rules
         for flow in self._flows.values():
             flow.judgements.clear()
+            flow.candidates = None
 
     def forget(self, session_id: int) -> list[Command]:
         """The kernel's session has ended."""
