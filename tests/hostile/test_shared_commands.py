@@ -27,6 +27,7 @@ rules:
   - {id: rest, match: {memcached.command: {regex: ".*"}}, action: allow}
 """,
 )
+PINGS = ruled("name: redis\nprotocol: redis\nrules: [{id: r, match: {redis.command: ping}, action: allow}]\n")
 DENIED = [
     ("redis", b"FLUSHALL\r\n"), ("redis", b"flushall\n"), ("redis", b"DEL a b\r\n"), ("redis", b"GET k\r\n"),
     ("redis", b"SET a b\r\nFLUSHALL\r\n"), ("redis", b"AUTH x\r\n"), ("memcached", b"delete k\r\n"),
@@ -77,3 +78,11 @@ def test_many_commands_without_an_answer_take_bounded_time_and_memory() -> None:
         p.wait(0.0005)
         assert p.inspector.stats.kept_bytes < 512 * 1024
     assert p.records[-1]["verdict"] == "deny"
+
+
+def test_new_rules_are_those_of_the_next_command() -> None:
+    p = Quick(judged("redis"), RULES)
+    p.client(b"SET a b\r\n")
+    p.inspector.reload(PINGS)
+    p.client(b"ECHO x\r\n")
+    assert (p.records[-1]["verdict"], p.records[-1]["reason"]) == ("deny", "no_rule")
