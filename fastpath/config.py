@@ -39,6 +39,7 @@ EXCEPTIONS: Final[Mapping[str, tuple[abi.Action, ...]]] = MappingProxyType(
         "reassembly_limit": (_D, _A, _I),
         "overlap_conflict": (_D, _A, _I),
         "fragment": (_D, _A),
+        "pattern_budget": (_D, _A, _I),
         "inspector_down": (_D, _A),
     }
 )

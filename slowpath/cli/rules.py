@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fastpath.abi import Scope
+from fastpath.document import Problems
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.text import escape
 from slowpath.cli.places import rules_folder
 from slowpath.rules.explain import outline, reasons, said
 from slowpath.rules.fields import Subject
-from slowpath.rules.ruleset import Outcome, Rule, RuleFile, RuleSet, load_rules
+from slowpath.rules.patterns import Patterns, load_patterns
+from slowpath.rules.ruleset import Outcome, Rule, RuleFile, RuleSet, load_rules, pattern_files
 from slowpath.rules.samples import Sample, sample_of
 
 
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--pcap", metavar="FILE", type=Path, help="a capture: every unit in it")
     test.add_argument("--rule", metavar="ID", help="why this rule holds or does not, not the one that decides")
     listing = command("list", _list, "all rules, with what their decisions depend on")
+    listing.add_argument("--patterns", action="store_true", help="the content patterns instead, that rules may name")
     explain = command("explain", _explain, "one rule in words, with its samples")
     explain.add_argument("id", metavar="FILE/ID", help="as records have it: rule_file/l7_rule")
     for one in (check, listing, explain):
@@ -57,6 +60,14 @@ def _load(options: argparse.Namespace) -> RuleSet:
     return load_rules(paths)
 
 
+def _patterns(options: argparse.Namespace) -> Patterns:
+    """What the rules may name."""
+    problems = Problems()
+    found = load_patterns(pattern_files(options.paths or [rules_folder(options.config)]), problems)
+    problems.raise_if_any()
+    return found
+
+
 def _write(options: argparse.Namespace, found: Any, lines: Iterable[str]) -> None:
     if options.output == "json":
         sys.stdout.write(json.dumps(found, ensure_ascii=True) + "\n")
@@ -69,7 +80,9 @@ def _write(options: argparse.Namespace, found: Any, lines: Iterable[str]) -> Non
 
 def _check(options: argparse.Namespace) -> int:
     rules = _load(options)
+    patterns = _patterns(options)
     wrong = [problem for rule_file in rules.files.values() for problem in _unsound(rule_file)]
+    wrong += [problem for pattern in patterns for problem in pattern.unsound()]
     files: list[dict[str, Any]] = [
         {
             "file": each.file,
@@ -81,7 +94,11 @@ def _check(options: argparse.Namespace) -> int:
         for each in rules.files.values()
     ]
     lines = [f"{f['file']}: {f['rules']} rules on {', '.join(f['protocols'])}, scope {f['scope']}" for f in files]
-    _write(options, {"files": files, "problems": wrong}, lines + wrong)
+    sets = [
+        {"name": name, "patterns": len(found), "file": found[0].file} for name, found in patterns.sets.items() if found
+    ]
+    lines += [f"{each['file']}: {each['patterns']} patterns" for each in sets]
+    _write(options, {"files": files, "patterns": sets, "problems": wrong}, lines + wrong)
     return ExitStatus.FAILED if wrong else ExitStatus.OK
 
 
@@ -203,6 +220,8 @@ def _test_capture(options: argparse.Namespace, rule_file: RuleFile) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    if options.patterns:
+        return _list_patterns(options)
     rules = _load(options)
     found: list[dict[str, Any]] = [
         {
@@ -222,6 +241,23 @@ def _list(options: argparse.Namespace) -> int:
         f"{rule['rule']:{width}}  {rule['action']:5}  {rule['scope']:10}  {', '.join(rule['fields']) or 'always'}"
         for rule in found
     ]
+    _write(options, found, lines)
+    return ExitStatus.OK
+
+
+def _list_patterns(options: argparse.Namespace) -> int:
+    patterns = list(_patterns(options))
+    found = [
+        {
+            "pattern": each.id,
+            "place": f"{each.file}:{each.line}",
+            "severity": each.severity.name.lower(),
+            "description": each.description,
+        }
+        for each in patterns
+    ]
+    width = max((len(each["pattern"]) for each in found), default=0)
+    lines = [f"{each['pattern']:{width}}  {each['severity']:8}  {each['description']}" for each in found]
     _write(options, found, lines)
     return ExitStatus.OK
 

@@ -208,7 +208,9 @@ class Inspector:
         if judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self.rules.decide(judgement.rule_files, flow.protocol)
             if outcome is None and flow.unit is not None and flow.unit.final:
-                outcome = self.rules.evaluate(judgement.rule_files, Subject.of(flow.unit, flow.said))
+                subject = Subject.of(flow.unit, flow.said)
+                subject.on_budget = self.exceptions.pattern_budget
+                outcome = self.rules.evaluate(judgement.rule_files, subject)
             allowed = outcome is not None and outcome.scope == Scope.CONNECTION and outcome.action == Action.ALLOW
         if verdict == Verdict.ALLOW and not allowed:
             # Requests went by unread since it was allowed: what the new rules must see is gone.
@@ -680,7 +682,10 @@ class Inspector:
         elif judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self.rules.decide(judgement.rule_files, protocol)
             if outcome is None:
-                outcome = self.rules.evaluate(judgement.rule_files, Subject.of(unit, flow.said))
+                subject = Subject.of(unit, flow.said)
+                subject.on_budget = self.exceptions.pattern_budget
+                outcome = self.rules.evaluate(judgement.rule_files, subject)
+                self.stats.pattern_budget += subject.over_budget
                 if outcome is not None:
                     self._judged_unit(flow, judgement, outcome, final=unit.final)
             elif outcome.action != Action.ALLOW:
