@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -29,6 +30,7 @@ MORE = 500
 SIZE = 1024
 PAYLOADS = 64
 HOSTILE = 4000
+NEW = 1000
 TARGET = 10_000
 # What README says that the budget of 1 KB comes to.
 BUDGET_MS = 3.0
@@ -47,9 +49,9 @@ total tracking transfer type union unit update user value vendor version view vo
 _WORDS = tuple(_TEXT.split())
 
 
-def more(count: int = MORE) -> str:
+def more(count: int = MORE, seed: int = 5) -> str:
     """A file of patterns as tokens, assignments, calls and addresses have them; the same each time."""
-    rng = random.Random(5)
+    rng = random.Random(seed)
     names: list[str] = []
     while len(names) < count:
         name = "".join(rng.choice("bcdfghklmnprstvz") + rng.choice("aeiou") for _ in range(rng.randint(2, 4)))
@@ -136,6 +138,7 @@ def bench() -> Iterator[Result]:
         yield Result(f"patterns.re2_set.{kind}", "1/s", rates[f"re2_set.{kind}"], better="higher")
         yield Result(f"patterns.re.{kind}", "1/s", rates[f"re.{kind}"], better="higher")
     yield from _hostile(patterns)
+    yield from _reload(scanner, kinds["json"])
 
 
 def _rate(scan: Callable[[bytes], object], texts: Sequence[bytes], long_enough: float) -> float:
@@ -169,6 +172,25 @@ def _hostile(patterns: Sequence[Pattern]) -> Iterator[Result]:
         yield Result(f"patterns.hostile_{name}.p50", "ms", quantile(times, 0.5) * 1e3)
         yield Result(f"patterns.hostile_{name}.over", "share", over / len(times))
         yield Result(f"patterns.re2_set.hostile_{name}.worst", "ms", max(sets) * 1e3)
+
+
+def _reload(scanner: Scanner, texts: Sequence[bytes]) -> Iterator[Result]:
+    """The longest time between two payloads: alone, and while a thread reads and compiles 1,000 new patterns."""
+
+    def read() -> None:
+        Scanner(patterns_of([more(NEW, seed=8)])).compile()
+
+    for name, work in (("alone", partial(time.sleep, 0.5)), ("meanwhile", read)):
+        thread = threading.Thread(target=work)
+        longest, last = 0.0, time.perf_counter()
+        thread.start()
+        while thread.is_alive():
+            for text in texts:
+                scanner.scan(text)
+                now = time.perf_counter()
+                longest, last = max(longest, now - last), now
+        thread.join()
+        yield Result(f"patterns.reload_gap.{name}", "ms", longest * 1e3)
 
 
 def _set_of(patterns: Sequence[Pattern]) -> Callable[[bytes], object]:
