@@ -92,7 +92,13 @@ def near(pattern: Pattern, rng: random.Random) -> bytes:
 
 
 def hostile(patterns: Sequence[Pattern], rng: random.Random, size: int) -> bytes:
-    """A payload of near-matches: of one pattern, of some, of all; repeated, one after another, or among noise."""
+    """A payload of near-matches: of one pattern, of some, of all; repeated, one after another, or among noise. Some are
+    of nothing but what makes a scanner look.
+    """
+    if rng.random() < 0.25:
+        glue = rng.choice([b"", b" ", b"'", b"(", b"="])
+        literals = [literal for pattern in patterns for literal in sorted(pattern.shape.literals)[:4]]
+        return glue.join(rng.choice(literals) for _ in range(size))[:size]
     chosen = rng.sample(list(patterns), min(len(patterns), rng.choice([1, 1, 2, 5, 20, len(patterns)])))
     parts: list[bytes] = []
     length = 0

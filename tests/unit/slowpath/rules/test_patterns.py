@@ -8,7 +8,7 @@ import pytest
 
 from fastpath.abi import Action, Reason, Scope
 from fastpath.document import InvalidDocumentError
-from parsers.base import Said
+from parsers.base import OVERLAP, Content, Said
 from slowpath.rules import scan
 from slowpath.rules.explain import outline, reasons
 from slowpath.rules.fields import Subject
@@ -206,3 +206,15 @@ def test_mistakes_of_both_kinds_of_files_at_once(folder: Path) -> None:
     with pytest.raises(InvalidDocumentError) as error:
         rules_of(folder, "{id: a, action: maybe}")
     assert [Path(problem.file).name for problem in error.value.problems] == ["own.yaml", "w.yaml"]
+
+
+@pytest.mark.parametrize("cut", range(1, 24))
+def test_what_comes_in_pieces_is_found_where_they_meet(folder: Path, cut: int) -> None:
+    rules = rules_of(folder, "{id: no, match: {websocket.text: {pattern: own}}, action: deny}", REST)
+    text = b"some words, a secret, more"
+    head = Said("websocket", {"websocket.kind": b"text"})
+    pieces = [
+        Content(head, "websocket.text", text[:cut]),
+        Content(head, "websocket.text", text[cut:], text[:cut][-OVERLAP:]),
+    ]
+    assert "w/no" in [ask(rules, Subject.of(piece)) for piece in pieces]
