@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ import re2
 from bench.results import Result
 from bench.rounds import interleaved, one_cpu, quantile
 from fastpath.document import Problems
-from slowpath.rules.patterns import MAX_MEMORY, Pattern, load_patterns
+from slowpath.rules.patterns import MAX_MEMORY, Automaton, Pattern, load_patterns
 from slowpath.rules.scan import BUDGET, BUDGET_OF_BYTE, Scanner
 from tests.near import hostile
 
@@ -29,7 +30,8 @@ SHIPPED = Path(__file__).parents[1] / "configs" / "patterns.d"
 MORE = 500
 SIZE = 1024
 PAYLOADS = 64
-HOSTILE = 4000
+HOSTILE = 2000
+ROUNDS = 3
 NEW = 1000
 TARGET = 10_000
 # What README says that the budget of 1 KB comes to.
@@ -152,26 +154,38 @@ def _rate(scan: Callable[[bytes], object], texts: Sequence[bytes], long_enough: 
 
 
 def _hostile(patterns: Sequence[Pattern]) -> Iterator[Result]:
-    rng = random.Random(7)
+    """Of each payload the shortest time of rounds, each with new automata: disturbances only ever add."""
     for name, size in (("1kb", SIZE), ("64kb", 64 * SIZE)):
-        scanner, bare = Scanner(patterns), _set_of(patterns)
-        times: list[float] = []
-        sets: list[float] = []
-        over = 0
+        rng = random.Random(7)
+        texts = [hostile(patterns, rng, size) for _ in range(HOSTILE * SIZE // size)]
         with one_cpu():
-            for _ in range(HOSTILE * SIZE // size):
-                text = hostile(patterns, rng, size)
-                start = time.process_time()
-                over += scanner.scan(text).over
-                middle = time.process_time()
-                bare(text)
-                times.append(middle - start)
-                sets.append(time.process_time() - middle)
+            rounds = [_times(_cold(patterns).scan, texts) for _ in range(ROUNDS)]
+            bare = _times(_set_of(patterns), texts)
+        ours = [min(each) for each in zip(*rounds, strict=True)]
+        scanner = Scanner(patterns)
+        over = sum(scanner.scan(text).over for text in texts)
         target = BUDGET_MS * (BUDGET + BUDGET_OF_BYTE * size) / (BUDGET + BUDGET_OF_BYTE * SIZE)
-        yield Result(f"patterns.hostile_{name}.worst", "ms", max(times) * 1e3, target=round(target, 1))
-        yield Result(f"patterns.hostile_{name}.p50", "ms", quantile(times, 0.5) * 1e3)
-        yield Result(f"patterns.hostile_{name}.over", "share", over / len(times))
-        yield Result(f"patterns.re2_set.hostile_{name}.worst", "ms", max(sets) * 1e3)
+        yield Result(f"patterns.hostile_{name}.worst", "ms", max(ours) * 1e3, target=round(target, 1))
+        yield Result(f"patterns.hostile_{name}.p50", "ms", quantile(ours, 0.5) * 1e3)
+        yield Result(f"patterns.hostile_{name}.over", "share", over / len(texts))
+        yield Result(f"patterns.re2_set.hostile_{name}.worst", "ms", max(bare) * 1e3)
+
+
+def _times(scan: Callable[[bytes], object], texts: Sequence[bytes]) -> list[float]:
+    times = []
+    for text in texts:
+        start = time.process_time()
+        scan(text)
+        times.append(time.process_time() - start)
+    return times
+
+
+def _cold(patterns: Sequence[Pattern]) -> Scanner:
+    """With automata that have seen nothing yet."""
+    re2.purge()
+    scanner = Scanner(replace(each, automaton=Automaton(each.regex, fold=each.fold)) for each in patterns)
+    scanner.compile()
+    return scanner
 
 
 def _reload(scanner: Scanner, texts: Sequence[bytes]) -> Iterator[Result]:
