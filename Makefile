@@ -47,6 +47,7 @@ format:
 abi:
 	$(PY) -m fastpath.abi_gen
 	$(PY) -m slowpath.rules.schema >configs/rules.schema.json
+	$(PY) -m slowpath.rules.schema patterns >configs/patterns.schema.json
 
 test:
 	./run test

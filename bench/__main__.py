@@ -35,6 +35,7 @@ NAMES = (
     "rejudge",
     "parsers",
     "inspector",
+    "patterns",
 )
 
 

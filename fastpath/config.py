@@ -39,6 +39,7 @@ EXCEPTIONS: Final[Mapping[str, tuple[abi.Action, ...]]] = MappingProxyType(
         "reassembly_limit": (_D, _A, _I),
         "overlap_conflict": (_D, _A, _I),
         "fragment": (_D, _A),
+        "pattern_budget": (_D, _A, _I),
         "inspector_down": (_D, _A),
     }
 )
@@ -136,7 +137,11 @@ class Config:
     def rule_digest(self, name: str) -> str | None:
         """Digest of a rule file's text by its name, None if there is no such file."""
         try:
-            return hashlib.sha256((self.rules / f"{name}.yaml").read_bytes()).hexdigest()
+            said = (self.rules / f"{name}.yaml").read_bytes()
+            if b"pattern" in said:  # what it looks for is told beside it
+                files = sorted((self.rules.parent / "patterns.d").glob("*.yaml"))
+                said = b"\0".join([said, *(file.read_bytes() for file in files)])
+            return hashlib.sha256(said).hexdigest()
         except OSError:
             return None
 

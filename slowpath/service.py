@@ -57,6 +57,7 @@ class Service:
         self.started = time.time()
         self.not_judged: dict[str, int] = {}
         self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
         self._failure: CommandError | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -85,7 +86,7 @@ class Service:
                 await admin.start()
             except AdminError as error:
                 raise CommandError(str(error)) from None
-            self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+            self._loop.add_signal_handler(signal.SIGHUP, self._reload.set)
             self._loop.add_reader(self.tap.fileno(), self._packets)
             self._loop.add_reader(self.events.fd, self._events)
             self.kernel.commands.heartbeat()
@@ -93,9 +94,10 @@ class Service:
             log.info("ready: %d rule files, records go to %s", len(self.rules.files), self.config.records.path)
             try:
                 async with asyncio.TaskGroup() as group:
-                    beat = group.create_task(self._beat(pins))
+                    tasks = [group.create_task(self._beat(pins)), group.create_task(self._reloads())]
                     await self._stop.wait()
-                    beat.cancel()
+                    for task in tasks:
+                        task.cancel()
             finally:
                 self._loop.remove_reader(self.tap.fileno())
                 self._loop.remove_reader(self.events.fd)
@@ -218,10 +220,16 @@ class Service:
         self._failure = CommandError("the kernel half was unloaded; start microseg-fastpath", ExitStatus.UNREACHABLE)
         self._stop.set()
 
-    def _reload(self) -> None:
+    async def _reloads(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            await self._read_anew()
+
+    async def _read_anew(self) -> None:
         try:
-            config = load_config(self.path)
-            self.rules = read_rules(config)
+            # Packets are judged by the rules in force while new ones, and their patterns, are read and compiled.
+            config, self.rules = await asyncio.to_thread(read_all, self.path)
         except (InvalidDocumentError, OSError) as error:
             for line in str(error).splitlines():
                 log.error("%s", line)
@@ -289,6 +297,12 @@ def is_up(interface: str) -> bool:
         return False
 
 
+def read_all(path: Path) -> tuple[Config, RuleSet]:
+    """gateway.yaml and the rule files. InvalidDocumentError with the problems of the one or the others."""
+    config = load_config(path)
+    return config, read_rules(config)
+
+
 def read_rules(config: Config) -> RuleSet:
     """The rule files. InvalidDocumentError with all their problems."""
     if not config.rules.is_dir():
@@ -311,7 +325,7 @@ def limits_of(config: Config) -> Limits:
 
 def exceptions_of(config: Config) -> Exceptions:
     """The operator's choices. The kernel adopts what rules on addresses decide; here rules must see the start."""
-    names = ("need_more", "parse_error", "reassembly_limit", "overlap_conflict", "fragment")
+    names = ("need_more", "parse_error", "reassembly_limit", "overlap_conflict", "fragment", "pattern_budget")
     allow = config.exception("midstream") == Action.ALLOW
     return Exceptions(
         midstream=Action.ALLOW if allow else Action.DENY, **{name: config.exception(name) for name in names}

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from fastpath.abi import Scope
+from fastpath.document import Problems
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.text import escape
 from slowpath.cli.places import rules_folder
 from slowpath.rules.check import samples, unsound
 from slowpath.rules.explain import outline, reasons, said
 from slowpath.rules.fields import Subject
-from slowpath.rules.ruleset import Attributes, Outcome, Rule, RuleFile, RuleSet, load_rules
+from slowpath.rules.patterns import Patterns, load_patterns
+from slowpath.rules.ruleset import Attributes, Outcome, Rule, RuleFile, RuleSet, load_rules, pattern_files
 from slowpath.rules.samples import sample_of
 
 
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--pcap", metavar="FILE", type=Path, help="a capture: every unit in it")
     test.add_argument("--rule", metavar="ID", help="why this rule holds or does not, not the one that decides")
     listing = command("list", _list, "all rules, with what their decisions depend on")
+    listing.add_argument("--patterns", action="store_true", help="the content patterns instead, that rules may name")
     explain = command("explain", _explain, "one rule in words, with its samples")
     explain.add_argument("id", metavar="FILE/ID", help="as records have it: rule_file/l7_rule")
     for one in (check, listing, explain):
@@ -58,6 +61,14 @@ def _load(options: argparse.Namespace) -> RuleSet:
     return load_rules(paths)
 
 
+def _patterns(options: argparse.Namespace) -> Patterns:
+    """What the rules may name."""
+    problems = Problems()
+    found = load_patterns(pattern_files(options.paths or [rules_folder(options.config)]), problems)
+    problems.raise_if_any()
+    return found
+
+
 def _write(options: argparse.Namespace, found: Any, lines: Iterable[str]) -> None:
     if options.output == "json":
         sys.stdout.write(json.dumps(found, ensure_ascii=True) + "\n")
@@ -70,7 +81,9 @@ def _write(options: argparse.Namespace, found: Any, lines: Iterable[str]) -> Non
 
 def _check(options: argparse.Namespace) -> int:
     rules = _load(options)
+    patterns = _patterns(options)
     wrong = [problem for rule_file in rules.files.values() for problem in unsound(rule_file)]
+    wrong += [problem for pattern in patterns for problem in pattern.unsound()]
     files: list[dict[str, Any]] = [
         {
             "file": each.file,
@@ -82,7 +95,11 @@ def _check(options: argparse.Namespace) -> int:
         for each in rules.files.values()
     ]
     lines = [f"{f['file']}: {f['rules']} rules on {', '.join(f['protocols'])}, scope {f['scope']}" for f in files]
-    _write(options, {"files": files, "problems": wrong}, lines + wrong)
+    sets = [
+        {"name": name, "patterns": len(found), "file": found[0].file} for name, found in patterns.sets.items() if found
+    ]
+    lines += [f"{each['file']}: {each['patterns']} patterns" for each in sets]
+    _write(options, {"files": files, "patterns": sets, "problems": wrong}, lines + wrong)
     return ExitStatus.FAILED if wrong else ExitStatus.OK
 
 
@@ -198,6 +215,8 @@ def _test_capture(options: argparse.Namespace, rule_file: RuleFile) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    if options.patterns:
+        return _list_patterns(options)
     rules = _load(options)
     found: list[dict[str, Any]] = [
         {
@@ -219,6 +238,23 @@ def _list(options: argparse.Namespace) -> int:
         f"{rule['scope']:10}  {rule['severity'] or '-':8}  {', '.join(rule['fields']) or 'always'}"
         for rule in found
     ]
+    _write(options, found, lines)
+    return ExitStatus.OK
+
+
+def _list_patterns(options: argparse.Namespace) -> int:
+    patterns = list(_patterns(options))
+    found = [
+        {
+            "pattern": each.id,
+            "place": f"{each.file}:{each.line}",
+            "severity": each.severity.name.lower(),
+            "description": each.description,
+        }
+        for each in patterns
+    ]
+    width = max((len(each["pattern"]) for each in found), default=0)
+    lines = [f"{each['pattern']:{width}}  {each['severity']:8}  {each['description']}" for each in found]
     _write(options, found, lines)
     return ExitStatus.OK
 

@@ -243,7 +243,9 @@ class Deciding:
         elif judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self._terms.rules.decide(judgement.rule_files, protocol)
             if outcome is None:
-                outcome = self._terms.rules.evaluate(judgement.rule_files, Subject.of(unit, flow.said))
+                subject = self._subject(flow, unit)
+                outcome = self._terms.rules.evaluate(judgement.rule_files, subject)
+                self._stats.pattern_budget += subject.over_budget
                 if outcome is not None:
                     self._judged_unit(flow, judgement, outcome, final=unit.final)
             elif outcome.action != Action.ALLOW:
@@ -254,6 +256,11 @@ class Deciding:
         elif judgement.verdict == Verdict.UNDECIDED:
             # One protocol, and still undecided: only a broken walk says so.
             self._verdicts.deny(flow, judgement, Scope.CONNECTION, Reason.DEFAULT)
+
+    def _subject(self, flow: Flow, unit: Unit) -> Subject:
+        subject = Subject.of(unit, flow.said)
+        subject.on_budget = self._terms.exceptions.pattern_budget
+        return subject
 
     def _judge_request(self, flow: Flow, protocol: Protocol) -> None:
         if not flow.switching and protocol == flow.kind:
@@ -377,7 +384,7 @@ class Deciding:
         if judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self._terms.rules.decide(judgement.rule_files, flow.protocol)
             if outcome is None and flow.unit is not None and flow.unit.final:
-                outcome = self._terms.rules.evaluate(judgement.rule_files, Subject.of(flow.unit, flow.said))
+                outcome = self._terms.rules.evaluate(judgement.rule_files, self._subject(flow, flow.unit))
             allowed = outcome is not None and outcome.scope == Scope.CONNECTION and outcome.action == Action.ALLOW
         if verdict == Verdict.ALLOW and not allowed:
             # Requests went by unread since it was allowed: what the new rules must see is gone.

@@ -50,6 +50,7 @@ class Stats:
     parse_error: int = 0
     reassembly_limit: int = 0
     overlap_conflict: int = 0
+    pattern_budget: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -75,7 +75,7 @@ class Kernel(Protocol):
 @dataclass(frozen=True, slots=True)
 class Exceptions:
     """Design section 4. INSPECT means: go on as well as it goes (need_more and parse_error: as unknown;
-    midstream: identify what comes).
+    midstream: identify what comes; pattern_budget: the pattern may be there or not, which is the denial's side).
     """
 
     midstream: Action = Action.DENY
@@ -84,6 +84,7 @@ class Exceptions:
     reassembly_limit: Action = Action.DENY
     overlap_conflict: Action = Action.DENY
     fragment: Action = Action.DENY
+    pattern_budget: Action = Action.DENY
 
 
 @dataclass(frozen=True, slots=True)

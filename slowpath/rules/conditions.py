@@ -16,7 +16,9 @@ from parsers.registry import field_of
 from slowpath.rules import normal
 from slowpath.rules.fields import SEPARATORS, Subject, is_keyed, is_list, known, protocols_of, wrong_key
 from slowpath.rules.glob import Glob
-from slowpath.rules.match import All, Answer, AnyOf, Condition, Not, Test
+from slowpath.rules.match import All, Answer, AnyOf, Condition, Contains, Not, Test
+from slowpath.rules.patterns import Pattern
+from slowpath.rules.scan import Library
 
 MAX_TEXT = 2048
 # Of `file`: values, one a line.
@@ -26,6 +28,7 @@ MAX_DEPTH = 16
 MAX_PATTERN_MEMORY = 1 << 20
 
 _KINDS = ("exact", "prefix", "glob", "regex", "file")
+_PATTERN = "pattern"
 _COMBINED = ("all", "any", "not")
 
 
@@ -34,33 +37,35 @@ class _Values(enum.Enum):
     EVERY = enum.auto()
 
 
-def read_match(node: Node, protocols: Iterable[Protocol], *, allow: bool) -> Condition:
+def read_match(node: Node, protocols: Iterable[Protocol], library: Library, *, allow: bool) -> Condition:
     """Of a rule that allows or denies flows of some protocols. Of a field with several values an allow rule wants every
     one to fit, a deny rule refuses any, and within `not` it is the other way: the safe side; `values` says otherwise.
     """
-    return _all(node, frozenset(protocols), every=allow, depth=0)
+    return _all(node, frozenset(protocols), library, every=allow, depth=0)
 
 
-def _all(node: Node, protocols: frozenset[Protocol], *, every: bool, depth: int) -> Condition:
+def _all(node: Node, protocols: frozenset[Protocol], library: Library, *, every: bool, depth: int) -> Condition:
     if depth > MAX_DEPTH:
         raise node.fail(f"nested more than {MAX_DEPTH} deep")
     parts: list[Condition] = []
     for key, value in node.mapping(optional=(*known(), *_COMBINED), others=is_keyed).items():
-        part = value.attempt(lambda item, key=key: _part(key, item, protocols, every, depth + 1))  # type: ignore[misc]
+        part = value.attempt(lambda item, key=key: _part(key, item, protocols, library, every=every, depth=depth + 1))  # type: ignore[misc]
         if part is not None:
             parts.append(part)
     return parts[0] if len(parts) == 1 else All(tuple(parts))
 
 
-def _part(key: str, node: Node, protocols: frozenset[Protocol], every: bool, depth: int) -> Condition:
+def _part(
+    key: str, node: Node, protocols: frozenset[Protocol], library: Library, *, every: bool, depth: int
+) -> Condition:
     if key == "not":
         # What is refused when some value fits must, turned round, be allowed when none does.
-        return Not(_all(node, protocols, every=not every, depth=depth))
+        return Not(_all(node, protocols, library, every=not every, depth=depth))
     if key in _COMBINED:
         parts = tuple(
             part
             for item in node.items()
-            if (part := item.attempt(lambda item: _all(item, protocols, every=every, depth=depth))) is not None
+            if (part := item.attempt(lambda item: _all(item, protocols, library, every=every, depth=depth))) is not None
         )
         if not parts:
             raise node.fail("needs a condition")
@@ -75,7 +80,7 @@ def _part(key: str, node: Node, protocols: frozenset[Protocol], every: bool, dep
         if not ranges:
             node.report("needs a value")
         return Test(key, ranges=ranges)
-    return _texts(key, node, every=every and is_list(key))
+    return _texts(key, node, library, every=every and is_list(key))
 
 
 def _range(node: Node) -> tuple[int, int]:
@@ -89,14 +94,14 @@ def _range(node: Node) -> tuple[int, int]:
     return values
 
 
-def _texts(key: str, node: Node, *, every: bool) -> Condition:
+def _texts(key: str, node: Node, library: Library, *, every: bool) -> Condition:
     if not node.is_mapping:
         values = node.collect(lambda item: _value(item, key, "exact"))
         if not values:
             node.report("needs a value")
         return Test(key, frozenset(values), every=every)
-    found: dict[str, list[Any]] = {kind: [] for kind in _KINDS}
-    for kind, value in node.mapping(optional=(*_KINDS, "values")).items():
+    found: dict[str, list[Any]] = {kind: [] for kind in (*_KINDS, _PATTERN)}
+    for kind, value in node.mapping(optional=(*found, "values")).items():
         if kind == "values":
             every = value.choice(_Values) == _Values.EVERY
             if not is_list(key):
@@ -105,10 +110,20 @@ def _texts(key: str, node: Node, *, every: bool) -> Condition:
             found[kind] = [each for names in value.collect(lambda item: _file(item, key)) for each in names]
         elif kind == "regex":
             found[kind] = value.collect(_regex)
+        elif kind == _PATTERN:
+            found[kind] = [each for named in value.collect(lambda item: _named(item, library)) for each in named]
         else:
             found[kind] = value.collect(lambda item, kind=kind: _value(item, key, kind))  # type: ignore[misc]
     if not any(found.values()):
-        node.report("needs exact, prefix, glob, regex or file")
+        node.report("needs exact, prefix, glob, regex, file or pattern")
+    if found[_PATTERN]:
+        if any(found[kind] for kind in _KINDS):
+            node.report(
+                "pattern stands by itself: it looks into a value, the others at all of it; put them under `any`"
+            )
+        scanner = library.scanner(key)
+        scanner.add(found[_PATTERN])
+        return Contains(key, tuple(found[_PATTERN]), scanner, every=every)
     return Test(
         key,
         frozenset(found["exact"] + found["file"]),
@@ -137,6 +152,16 @@ def _file(node: Node, key: str) -> list[str]:
         if (wrong := _wrong(value, key, "exact")) is not None:
             node.report(f"{path}:{number}: {wrong}")
     return [value for _, value in values]
+
+
+def _named(node: Node, library: Library) -> tuple[Pattern, ...]:
+    """Of patterns.d: all of a set, or one."""
+    name = node.text(max_length=MAX_TEXT)
+    found = library.patterns.named(name)
+    if not found:
+        sets = ", ".join(sorted(library.patterns.sets)) or "none"
+        raise node.fail(f"no pattern {name!r}: sets of patterns.d are {sets}; write set or set/id")
+    return found
 
 
 def _regex(node: Node) -> Any:

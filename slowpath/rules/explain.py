@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from parsers.base import Kind
 from parsers.registry import field_of
 from slowpath.rules.fields import Subject
-from slowpath.rules.match import All, Answer, AnyOf, Condition, Not, Test
+from slowpath.rules.match import All, Answer, AnyOf, Condition, Contains, Not, Test
 
 _HOLDS = {Answer.YES: "yes", Answer.NO: "no", Answer.LATER: "not known yet", Answer.DOUBT: "ambiguous"}
 # Values of a condition that are shown.
@@ -22,8 +22,23 @@ def wanted(test: Test) -> str:
         *sorted(test.exact), *(f"{prefix}..." for prefix in test.prefixes), *(glob.pattern for glob in test.globs),
         *(f"regex {regex.pattern}" for regex in test.regexes),
     ]  # fmt: skip
+    return ("each of them " if test.every else "") + _some(parts)
+
+
+def _some(parts: list[str]) -> str:
     more = f" and {len(parts) - MAX_SHOWN} more" if len(parts) > MAX_SHOWN else ""
-    return ("each of them " if test.every else "") + " or ".join(parts[:MAX_SHOWN]) + more
+    return " or ".join(parts[:MAX_SHOWN]) + more
+
+
+def _contained(condition: Contains, subject: Subject) -> str:
+    """What a unit says of a field, and which patterns that contains."""
+    value = said(condition.field, subject)
+    if not subject.has(condition.field):
+        return value
+    found = subject.found(condition.field, condition.scanner)
+    ids = sorted({pattern.id for pattern in condition.patterns} & {name for each in found for name in each.ids})
+    over = " (over budget: not all was looked at)" if any(each.over for each in found) else ""
+    return f"{value}, contains {' and '.join(ids) or 'none'}{over}"
 
 
 def outline(condition: Condition) -> Iterator[str]:
@@ -44,6 +59,14 @@ def _lines(condition: Condition, subject: Subject | None, depth: int) -> Iterato
             yield f"{indent}{condition.field}: {wanted(condition)}"
         else:
             yield f"{indent}{condition.field} is {said(condition.field, subject)}, wanted {wanted(condition)}{answer}"
+    elif isinstance(condition, Contains):
+        wanted_ids = f"pattern {_some([pattern.id for pattern in condition.patterns])}"
+        each = "each of them " if condition.every else ""
+        if subject is None:
+            yield f"{indent}{condition.field}: {each}{wanted_ids}"
+        else:
+            contained = _contained(condition, subject)
+            yield f"{indent}{condition.field} is {contained}, wanted {each}{wanted_ids}{answer}"
     elif isinstance(condition, Not):
         yield f"{indent}not{answer}"
         yield from _lines(condition.part, subject, depth + 1)

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from fastpath.abi import Protocol
+from fastpath.abi import Action, Protocol
 from parsers import registry
 from parsers.base import Field, Kind, Unit, Value
 from parsers.registry import PARSERS, field_of
 from slowpath.rules import normal
+from slowpath.rules.scan import Found, Scanner
 
 # What rule files may be about. gRPC is told by what HTTP/2 carries.
 PROTOCOLS: Final = tuple(Protocol[name.upper()] for name in (*PARSERS, "grpc"))
@@ -47,15 +48,20 @@ def text_of(value: bytes) -> str:
 
 
 class Subject:
-    """A unit as rules see it. Values are looked at when a rule asks."""
+    """A unit as rules see it. Values are looked at when a rule asks. `over_budget`: patterns were asked for that would
+    have cost too much; `on_budget` says what that means (design section 4).
+    """
 
-    __slots__ = ("_fields", "_seen", "later", "protocol")
+    __slots__ = ("_fields", "_found", "_seen", "later", "on_budget", "over_budget", "protocol")
 
     def __init__(self, protocol: Protocol, fields: Mapping[str, Value], later: frozenset[str] = frozenset()) -> None:
         self.protocol = protocol
         self.later = later
         self._fields = fields
         self._seen: dict[str, Texts | None] = {}
+        self._found: dict[tuple[str, Scanner], tuple[Found, ...]] = {}
+        self.on_budget = Action.DENY
+        self.over_budget = False
 
     @classmethod
     def of(cls, unit: Unit, said: Mapping[str, Value] = MappingProxyType({})) -> Subject:
@@ -82,6 +88,15 @@ class Subject:
         if name not in self._seen:
             self._seen[name] = _texts(field_of(name), self._fields[name])
         return self._seen[name]
+
+    def found(self, name: str, scanner: Scanner) -> tuple[Found, ...]:
+        """Patterns in each value, as sent, of a field that the unit has."""
+        key = name, scanner
+        if key not in self._found:
+            value = self._fields[name]
+            values = value if isinstance(value, tuple) else (value,)
+            self._found[key] = tuple(scanner.scan(each) for each in values if isinstance(each, bytes))
+        return self._found[key]
 
 
 def _texts(field: Field, value: Value) -> Texts | None:

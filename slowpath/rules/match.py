@@ -11,8 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from fastpath.abi import Action
 from slowpath.rules.fields import Subject
 from slowpath.rules.glob import Glob
+from slowpath.rules.patterns import Pattern
+from slowpath.rules.scan import Scanner
 
 
 class Answer(enum.Enum):
@@ -83,6 +86,40 @@ class Test:
         """See `Condition`."""
         globs, regexes = sorted(glob.pattern for glob in self.globs), sorted(str(each.pattern) for each in self.regexes)
         return self.field, sorted(self.exact), sorted(self.prefixes), globs, regexes, self.ranges, self.every
+
+
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """Patterns in the bytes of one field, each value of which (`every`) or one has to contain one of them. `scanner`
+    looks for all that any rule asks of the field.
+    """
+
+    field: str
+    patterns: tuple[Pattern, ...]
+    scanner: Scanner
+    every: bool = False
+
+    def answer(self, subject: Subject) -> Answer:
+        """See `Condition`. Over the budget it is in doubt, unless what was not looked at counts as not there."""
+        if not subject.has(self.field):
+            return Answer.LATER if self.field in subject.later else Answer.NO
+        found = subject.found(self.field, self.scanner)
+        ids = {pattern.id for pattern in self.patterns}
+        fits = [not ids.isdisjoint(each.ids) for each in found]
+        if fits and (all if self.every else any)(fits):
+            return Answer.YES
+        if any(each.over and not fit for each, fit in zip(found, fits, strict=True)):
+            subject.over_budget = True
+            return Answer.NO if subject.on_budget == Action.ALLOW else Answer.DOUBT
+        return Answer.NO
+
+    def fields(self) -> Iterator[str]:
+        """See `Condition`."""
+        yield self.field
+
+    def canonical(self) -> object:
+        """See `Condition`."""
+        return "contains", self.field, sorted({repr(pattern.canonical()) for pattern in self.patterns}), self.every
 
 
 @dataclass(frozen=True, slots=True)

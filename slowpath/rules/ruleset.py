@@ -6,7 +6,6 @@ the connection's where every rule up to the one that decides asks only for what 
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,19 +20,11 @@ from parsers.registry import field_of
 from slowpath.rules.conditions import may_match, read_match
 from slowpath.rules.fields import PROTOCOLS, Subject
 from slowpath.rules.match import ALWAYS, Answer, Condition
+from slowpath.rules.patterns import Severity, load_patterns
 from slowpath.rules.samples import Sample, read_sample
+from slowpath.rules.scan import Library
 
 MAX_RULES = 10_000
-
-
-class Severity(enum.Enum):
-    """How much a match matters, to those who read records."""
-
-    INFO = enum.auto()
-    LOW = enum.auto()
-    MEDIUM = enum.auto()
-    HIGH = enum.auto()
-    CRITICAL = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +121,7 @@ class Outcome:
 
 NO_RULE_CONNECTION = Outcome(Action.DENY, Reason.NO_RULE, Scope.CONNECTION)
 NO_RULE_REQUEST = Outcome(Action.DENY, Reason.NO_RULE, Scope.REQUEST)
+OVER_BUDGET = Outcome(Action.DENY, Reason.PATTERN_BUDGET, Scope.REQUEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +177,8 @@ class RuleSet:
 
     def evaluate(self, names: Iterable[str], subject: Subject) -> Outcome | None:
         """The decision for one unit, or None: it depends on what the connection has yet to say. Of scope CONNECTION it
-        is that of all units to come.
+        is that of all units to come. Where patterns would cost too much `subject.on_budget` is taken, and
+        `over_budget` set.
         """
         scope = Scope.CONNECTION
         noted: tuple[Noted, ...] = ()
@@ -193,6 +186,8 @@ class RuleSet:
             if rule.scope == Scope.REQUEST:
                 scope = Scope.REQUEST
             answer = rule.answer(subject)
+            if subject.over_budget and subject.on_budget == Action.DENY:
+                return OVER_BUDGET
             if answer == Answer.LATER:
                 return None
             if answer == Answer.YES and rule.monitor:
@@ -210,7 +205,7 @@ class RuleSet:
                     yield name, rule
 
 
-def _rule(node: Node, protocols: list[App]) -> Rule:
+def _rule(node: Node, protocols: list[App], library: Library) -> Rule:
     fields = node.mapping(
         required=("id", "action"),
         optional=("description", "match", "samples", "severity", "deny_with", "log", "mode"),
@@ -220,7 +215,7 @@ def _rule(node: Node, protocols: list[App]) -> Rule:
     description = fields["description"].text() if "description" in fields else ""
     match: Condition = ALWAYS
     if "match" in fields and not fields["match"].is_null:
-        match = read_match(fields["match"], protocols, allow=action == Action.ALLOW)
+        match = read_match(fields["match"], protocols, library, allow=action == Action.ALLOW)
     attributes, monitor = _attributes(fields, protocols, allow=action == Action.ALLOW)
     if monitor and match == ALWAYS:
         fields["mode"].report("a rule without `match` has nothing to look for; the policy's rule has a mode, too")
@@ -253,7 +248,7 @@ def _attributes(fields: Mapping[str, Node], protocols: list[App], *, allow: bool
     )
 
 
-def _file(root: Node) -> RuleFile:
+def _file(root: Node, library: Library) -> RuleFile:
     fields = root.mapping(required=("name", "protocol", "rules"), optional=("description",))
     name = fields["name"].text(max_length=128)
     if "/" in name:
@@ -270,7 +265,7 @@ def _file(root: Node) -> RuleFile:
     seen: dict[str, int] = {}
     final = 0
     for item in items:
-        rule = item.attempt(lambda node: _rule(node, protocols))
+        rule = item.attempt(lambda node: _rule(node, protocols, library))
         if rule is None:
             continue
         if rule.id in seen:
@@ -298,19 +293,24 @@ def _file(root: Node) -> RuleFile:
     return RuleFile(name, frozenset(protocols), tuple(rules), digest, root.file)
 
 
-def read_rule_file(text: str, file: str, problems: Problems) -> RuleFile | None:
-    """Compile one file's text; problems are collected."""
+def read_rule_file(text: str, file: str, problems: Problems, library: Library | None = None) -> RuleFile | None:
+    """Compile one file's text; problems are collected. `library` has the patterns that it may name."""
     root = compose(text, file, problems)
-    return root.attempt(_file) if root is not None else None
+    known = library or Library()
+    return root.attempt(lambda node: _file(node, known)) if root is not None else None
 
 
 def load_rules(paths: Iterable[FilePath]) -> RuleSet:
-    """Compile rule files (of a directory: its *.yaml). InvalidDocumentError has all problems of all of them."""
+    """Compile rule files (of a directory: its *.yaml), with the patterns of patterns.d beside their folder.
+    InvalidDocumentError has all problems of all of them.
+    """
     problems = Problems()
+    paths = list(paths)
+    library = Library(load_patterns(pattern_files(paths), problems))
     files: dict[str, RuleFile] = {}
     for path in _expand(paths):
         text = read_text(path, problems)
-        compiled = read_rule_file(text, str(path), problems) if text is not None else None
+        compiled = read_rule_file(text, str(path), problems, library) if text is not None else None
         if compiled is None:
             continue
         if compiled.name in files:
@@ -318,7 +318,14 @@ def load_rules(paths: Iterable[FilePath]) -> RuleSet:
             problems.found.append(Problem(str(path), 0, "name", f"{compiled.name!r} is the name of {other} already"))
         files.setdefault(compiled.name, compiled)
     problems.raise_if_any()
+    library.compile()
     return RuleSet(files)
+
+
+def pattern_files(paths: Iterable[FilePath]) -> list[FilePath]:
+    """Those that rule files (or folders of them) may name: rules.d/*.yaml those of patterns.d."""
+    rules = {(path if path.is_dir() else path.parent).resolve() for path in paths}
+    return sorted(found for folder in rules for found in (folder.parent / "patterns.d").glob("*.yaml"))
 
 
 def _expand(paths: Iterable[FilePath]) -> Iterator[FilePath]:
@@ -338,5 +345,6 @@ __all__ = [
     "Sample",
     "Subject",
     "load_rules",
+    "pattern_files",
     "read_rule_file",
 ]

@@ -1,15 +1,19 @@
-"""JSON Schema of rule files, for editors: ``python -m slowpath.rules.schema`` prints configs/rules.schema.json."""
+"""JSON Schema of rule files, for editors: ``python -m slowpath.rules.schema`` prints configs/rules.schema.json, with
+``patterns`` behind it that of pattern files, configs/patterns.schema.json.
+"""
 
 from __future__ import annotations
 
+import enum
 import json
 import sys
 from typing import Any, Final
 
 from parsers.base import Field, Kind
 from parsers.registry import FIELDS
+from slowpath.rules.checks import CHECKS
 from slowpath.rules.fields import PROTOCOLS
-from slowpath.rules.ruleset import Severity
+from slowpath.rules.patterns import Case, Decode, Severity
 
 _TEXTS: Final = {"anyOf": [{"$ref": "#/$defs/text"}, {"type": "array", "items": {"$ref": "#/$defs/text"}}]}
 _TEXT: Final = {"type": ["string", "number", "boolean"]}
@@ -97,6 +101,10 @@ def schema() -> dict[str, Any]:
                             "glob": {**_TEXTS, "description": "`?`, `*` within a segment, `**` across them."},
                             "regex": {**_TEXTS, "description": "RE2, over the whole value."},
                             "file": {**_TEXTS, "description": "Values, one a line, in a file beside this one."},
+                            "pattern": {
+                                **_TEXTS,
+                                "description": "Sets of patterns.d, or set/id: one that the value contains.",
+                            },
                             "values": {
                                 "enum": ["any", "every"],
                                 "description": "Of a field with several: how many have to fit.",
@@ -140,5 +148,62 @@ def _said(field: Field) -> dict[str, Any]:
     return {"$ref": "#/$defs/texts"} if field.kind == Kind.LIST else {"$ref": "#/$defs/text"}
 
 
+def patterns_schema() -> dict[str, Any]:
+    """Of files of patterns.d."""
+    samples = {"anyOf": [{"$ref": "#/$defs/sample"}, {"type": "array", "items": {"$ref": "#/$defs/sample"}}]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "microseg pattern file",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["name", "patterns"],
+        "properties": {
+            "name": {"type": "string", "pattern": "^[^/]+$", "description": "Rules name all of it, or name/id."},
+            "description": {"type": "string"},
+            "patterns": {"type": "array", "items": {"$ref": "#/$defs/pattern"}},
+        },
+        "$defs": {
+            "pattern": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["id", "description", "regex"],
+                "properties": {
+                    "id": {"type": ["string", "number"], "pattern": "^[^/]+$"},
+                    "description": {"type": "string"},
+                    "regex": {"type": "string", "description": "RE2, over bytes, anywhere in a value."},
+                    "case": {"enum": _names(Case), "description": "exact unless said."},
+                    "decode": {
+                        "enum": _names(Decode),
+                        "description": "url: looked at as sent, and percent-decoded once and twice.",
+                    },
+                    "check": {"enum": sorted(CHECKS), "description": "What a match must hold besides: check digits."},
+                    "severity": {"enum": _names(Severity)},
+                    "samples": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "properties": {"must_match": samples, "must_not_match": samples},
+                    },
+                },
+            },
+            "sample": {
+                "anyOf": [
+                    _TEXT,
+                    {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["hex"],
+                        "properties": {"hex": {"type": ["string", "number"]}},
+                    },
+                ],
+            },
+        },
+    }
+
+
+def _names(kind: type[enum.Enum]) -> list[str]:
+    return [each.name.lower() for each in kind]
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
+    made = patterns_schema() if sys.argv[1:] == ["patterns"] else schema()
+    sys.stdout.write(json.dumps(made, indent=2) + "\n")

@@ -332,10 +332,11 @@ def answer_of(sock: socket.socket) -> bytes:
 
 
 def copy_rules(source: Path, to: Path, more: Mapping[str, str] | None = None) -> Path:
-    """A folder of rule files that a test may change."""
-    to.mkdir()
-    for file in source.glob("*.yaml"):
-        (to / file.name).write_text(file.read_text())
+    """A folder of rule files that a test may change, and beside it one of the patterns that they name."""
+    for folder, copy in ((source, to), (source.parent / "patterns.d", to.parent / "patterns.d")):
+        copy.mkdir()
+        for file in folder.glob("*.yaml"):
+            (copy / file.name).write_text(file.read_text())
     for name, text in (more or {}).items():
         (to / f"{name}.yaml").write_text(text)
     return to

@@ -187,3 +187,15 @@ def test_rule_digest_is_of_the_text(tmp_path: Path) -> None:
         file.write_text(text)
         digests.append(config.rule_digest("web"))
     assert digests[0] == digests[2] != digests[1]
+
+
+def test_a_rule_file_differs_when_the_patterns_that_it_names_do(tmp_path: Path) -> None:
+    config = read(tmp_path, MINIMAL)
+    for folder in ("rules.d", "patterns.d"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "rules.d" / "plain.yaml").write_text("rules: []\n")
+    (tmp_path / "rules.d" / "looks.yaml").write_text("rules: [{match: {http.path: {pattern: own}}}]\n")
+    before = [config.rule_digest(name) for name in ("plain", "looks", "none")]
+    (tmp_path / "patterns.d" / "own.yaml").write_text("name: own\n")
+    after = [config.rule_digest(name) for name in ("plain", "looks", "none")]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]

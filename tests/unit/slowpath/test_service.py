@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from fastpath.abi import Action
+import slowpath.service
+from fastpath.abi import Action, Protocol
 from fastpath.config import EXCEPTIONS, Config, Inspection, load_config
 from fastpath.document import InvalidDocumentError
 from slowpath.core.model import Exceptions, Limits
-from slowpath.service import exceptions_of, limits_of, read_rules
+from slowpath.rules.ruleset import RuleSet
+from slowpath.service import Service, exceptions_of, limits_of, read_rules
+from tests.unit.slowpath.core.wire import Play, inspect
 
 
 def config(folder: Path, text: str = "") -> Config:
@@ -50,3 +57,73 @@ def test_rule_files_of_the_configured_folder(tmp_path: Path) -> None:
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "web.yaml").write_text("name: web\nprotocol: http\nrules: [{id: all, action: allow}]\n")
     assert list(read_rules(plain).files) == ["web"]
+
+
+WEB = """
+name: web
+protocol: http
+rules:
+  - {id: no, match: {http.path: {pattern: own}}, action: deny}
+  - {id: all, action: allow}
+"""
+
+
+@pytest.fixture(name="running")
+def with_a_connection(tmp_path: Path) -> tuple[Service, Play]:
+    """An inspector behind its service, whose kernel half is played."""
+    for folder in ("rules", "patterns.d"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "rules" / "web.yaml").write_text(WEB)
+    (tmp_path / "patterns.d" / "own.yaml").write_text(patterns("one"))
+    config(tmp_path)
+    service = Service(tmp_path / "gateway.yaml")
+    play = Play({Protocol.HTTP: inspect("web")}, service.rules)
+    whole: Any = service
+    whole.inspector = play.inspector
+    whole.writer = SimpleNamespace(reopen=lambda: None)
+    return service, play
+
+
+def patterns(word: str) -> str:
+    return "name: own\npatterns:\n" + "".join(
+        f"- {{id: n{n}, description: d, regex: '{word}{n}x[0-9]{{4}}'}}\n" for n in range(1000)
+    )
+
+
+def get(path: str) -> bytes:
+    return f"GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+
+
+def test_packets_are_judged_while_rules_are_read(
+    running: tuple[Service, Play], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, play = running
+    reading, go_on = threading.Event(), threading.Event()
+    real = slowpath.service.read_all
+
+    def slowly(path: Path) -> tuple[Config, RuleSet]:
+        reading.set()
+        assert go_on.wait(60)
+        return real(path)
+
+    monkeypatch.setattr(slowpath.service, "read_all", slowly)
+    (tmp_path / "patterns.d" / "own.yaml").write_text(patterns("two"))
+
+    async def reload() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(service._read_anew())
+            assert await asyncio.to_thread(reading.wait, 60)
+            assert play.client(get("two7x1234"))[-1].startswith("release"), "by the rules in force"
+            go_on.set()
+
+    asyncio.run(reload())
+    assert play.client(get("two7x1234"))[0] == "write deny rule"
+
+
+def test_broken_patterns_change_nothing(running: tuple[Service, Play], tmp_path: Path) -> None:
+    service, play = running
+    before = service.rules
+    (tmp_path / "patterns.d" / "own.yaml").write_text("name: own\npatterns: [{id: a, description: d, regex: 'a('}]\n")
+    asyncio.run(service._read_anew())
+    assert service.rules is before
+    assert play.client(get("one7x1234"))[0] == "write deny rule"

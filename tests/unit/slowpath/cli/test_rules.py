@@ -110,3 +110,56 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert "depends on what each request may say anew" in out
     assert run(capsys, "explain", "web/none", SHIPPED)[0] == 2
+
+
+OWN = """
+name: own
+patterns:
+  - id: word
+    description: a word
+    regex: secret
+    severity: high
+    samples: {must_match: [a secret], must_not_match: [a sacret]}
+"""
+LOOKS = """
+name: looks
+protocol: http
+rules:
+  - id: no
+    match: {http.path: {pattern: own}}
+    action: deny
+    samples: {must_match: [{http.path: /secret}], must_not_match: [{http.path: /}]}
+"""
+
+
+@pytest.fixture(name="folder")
+def with_patterns(tmp_path: Path) -> Path:
+    for name, text in (("patterns.d/own.yaml", OWN), ("rules.d/looks.yaml", LOOKS)):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_pattern_files_are_checked_too(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    status, out, _ = run(capsys, "check", folder / "rules.d")
+    assert status == 0
+    own = folder / "patterns.d" / "own.yaml"
+    assert f"{own}: 1 patterns\n" in out
+    own.write_text(OWN.replace("a sacret", "my secret"))
+    status, out, _ = run(capsys, "check", folder / "rules.d" / "looks.yaml")
+    assert (status, f"{own}:4: own/word: must not match b'my secret'\n" in out) == (1, True)
+    own.write_text(OWN[: OWN.index("    samples")])
+    status, out, _ = run(capsys, "check", folder / "rules.d")
+    assert (status, "own/word: needs samples" in out) == (1, True)
+    own.write_text(OWN.replace("regex: secret", "regex: s*"))
+    status, _, err = run(capsys, "check", folder / "rules.d")
+    assert status == 3
+    assert f"{own}:6: patterns[0].regex: matches nothing" in err
+
+
+def test_patterns_are_listed_and_named(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert run(capsys, "list", "--patterns", folder / "rules.d") == (0, "own/word  high      a word\n", "")
+    assert "http.path: pattern own/word\n" in run(capsys, "explain", "looks/no", folder / "rules.d")[1]
+    looks = folder / "rules.d" / "looks.yaml"
+    _, out, _ = run(capsys, "test", looks, "--sample", "{http.path: /my/secret}")
+    assert "http.path is '/my/secret', contains own/word, wanted pattern own/word: yes" in out

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from fastpath.abi import Protocol, Scope, Verdict
+from fastpath.abi import Action, Protocol, Scope, Verdict
 from fastpath.document import Problems
 from parsers.base import TO_SERVER
 from slowpath.core.frame import flow_key, parse_frame
-from slowpath.core.model import SessionInfo
-from slowpath.rules.ruleset import RuleSet, read_rule_file
+from slowpath.core.model import Exceptions, SessionInfo
+from slowpath.rules import scan
+from slowpath.rules.ruleset import RuleSet, load_rules, read_rule_file
 from tests.data import recorded
 from tests.unit.slowpath.core.wire import CLIENT, SERVER, Play, inspect, names, udp_frame
 
@@ -228,3 +230,39 @@ def test_a_rule_says_what_the_ends_of_a_denied_connection_hear(path: bytes, writ
     assert found == ["write deny rule"] * written + ["deny request", f"discard {len(get(path))}"]
     assert not p.decisions[-1].judgement.reset
     assert [record["severity"] for record in p.records] == ["low"] * written
+
+
+# -- content patterns -------------------------------------------------------------------------------------------------
+
+SHIELD = load_rules([Path(__file__).parents[4] / "configs" / "rules.d" / "shield.yaml"])
+
+
+def shielded(action: Action = Action.DENY) -> Play:
+    return Play({Protocol.HTTP: inspect("shield")}, SHIELD, exceptions=Exceptions(pattern_budget=action))
+
+
+def test_an_attack_is_denied_behind_good_requests() -> None:
+    p = shielded()
+    good = get(b"/items?id=1&sort=union")
+    assert p.client(good) == ["write allow rule", f"release {len(good)}"]
+    bad = p.client(get(b"/items?id=1%20union%20select%201,2"))
+    assert bad[:2] == ["write deny rule", "deny request"]
+    assert p.records[-1]["l7_rule"] == "attack-in-path"
+    assert p.inspector.stats.pattern_budget == 0
+
+
+@pytest.mark.parametrize(
+    ("action", "first", "reason"),
+    [
+        (Action.DENY, "write deny pattern_budget", "pattern_budget"),
+        (Action.ALLOW, "write allow rule", "rule"),
+        (Action.INSPECT, "write deny rule", "rule"),
+    ],
+)
+def test_over_the_budget(action: Action, first: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "BUDGET", 0)
+    monkeypatch.setattr(scan, "BUDGET_OF_BYTE", 0)
+    p = shielded(action)
+    assert p.client(get(b"/items"))[0] == first
+    assert p.records[-1]["reason"] == reason
+    assert p.inspector.stats.pattern_budget == 1

@@ -213,7 +213,7 @@ def test_mistakes_have_their_place(tmp_path: Path) -> None:
         ("{http.size: many}", "needs a number"),
         ("{any: []}", "needs a condition"),
         ("{http.nothing: x}", "unknown field 'http.nothing'"),
-        ("{http.words: {}}", "needs exact, prefix, glob, regex or file"),
+        ("{http.words: {}}", "needs exact, prefix, glob, regex, file or pattern"),
         ("{http.words: Big}", "compared in lower case"),
     ):
         assert any(words in each for each in problems_of(match)), (match, problems_of(match))

@@ -7,7 +7,8 @@ from fastpath.document import InvalidDocumentError, Problems
 from fastpath.policy.model import Log
 from parsers.base import Request
 from slowpath.rules.fields import Subject
-from slowpath.rules.ruleset import Attributes, Outcome, RuleSet, Severity, load_rules, read_rule_file
+from slowpath.rules.patterns import Severity
+from slowpath.rules.ruleset import Attributes, Outcome, RuleSet, load_rules, read_rule_file
 
 
 def compiled(text: str) -> RuleSet:
