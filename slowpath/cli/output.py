@@ -203,6 +203,8 @@ def _detail(record: Record) -> str:
     parts += _said(record)
     if "severity" in record:
         parts.append(f"severity={_word(record['severity'])}")
+    if isinstance(patterns := record.get("patterns"), list):
+        parts.append("patterns=" + ",".join(escape(str(each), 80) for each in patterns))
     if record.get("event") == "end":
         parts.append(f"{_word(record.get('end'))} {_seconds(record.get('duration'))}")
         parts += [f"{_pair(record.get('packets'))} pkts", f"{_pair(record.get('bytes'))} B"]

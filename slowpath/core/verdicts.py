@@ -13,7 +13,7 @@ from slowpath.core.holding import Holding
 from slowpath.core.model import Decide, Judgement, Terms, Write
 from slowpath.core.timers import Timers
 from slowpath.record.model import DEFAULT_RULE, Findings, verdict_record
-from slowpath.rules.ruleset import NO_ATTRIBUTES, Attributes, Noted, Outcome
+from slowpath.rules.ruleset import Noted, Outcome
 
 
 class Verdicts:
@@ -106,11 +106,13 @@ class Verdicts:
     ) -> None:
         """Tell the log; `outcome`: what rule files said, if it was theirs to say."""
         again, flow.recorded = flow.recorded, True
-        rule, attributes = (outcome.rule, outcome.attributes) if outcome is not None else ("", NO_ATTRIBUTES)
-        if attributes.log == Log.NONE or (judgement.log == "none" and verdict != Verdict.DENY):
+        if judgement.log == "none" and verdict != Verdict.DENY:
+            return
+        told = Noted("") if outcome is None else Noted(outcome.rule, outcome.attributes, outcome.patterns)
+        if told.attributes.log == Log.NONE:
             return
         word = Word(verdict, scope, monitor=judgement.monitor, reason=reason, revision=judgement.revision)
-        self._write(flow, judgement, word, rule, attributes, again=again)
+        self._write(flow, judgement, word, told, again=again)
 
     def note(self, flow: Flow, judgement: Judgement, noted: Noted) -> None:
         """Tell the log what a rule in monitor mode would have denied."""
@@ -118,14 +120,12 @@ class Verdicts:
             word = Word(
                 Verdict.DENY, Scope.REQUEST, monitor=True, reason=Reason.RULE, revision=judgement.revision
             )  # fmt: skip
-            self._write(flow, judgement, word, noted.rule, noted.attributes, again=flow.recorded)
+            self._write(flow, judgement, word, noted, again=flow.recorded)
 
-    def _write(
-        self, flow: Flow, judgement: Judgement, word: Word, rule: str, attributes: Attributes, *, again: bool
-    ) -> None:
+    def _write(self, flow: Flow, judgement: Judgement, word: Word, told: Noted, *, again: bool) -> None:
         waited = flow.held[0].since if flow.held and again else flow.held_since
         latency = None if waited is None else self._holding.now - waited
-        findings = _findings(flow, self._terms.limits.text, rule, attributes, latency)
+        findings = _findings(flow, self._terms.limits.text, told, latency)
         self._holding.out.append(
             Write(
                 verdict_record(
@@ -143,12 +143,15 @@ class Verdicts:
         )
 
 
-def _findings(flow: Flow, limit: int, rule: str, attributes: Attributes, latency: float | None) -> Findings:
+def _findings(flow: Flow, limit: int, told: Noted, latency: float | None) -> Findings:
     said = {**flow.said, **flow.unit.fields} if flow.unit is not None else {}
     fields = {name: _shown(value, limit) for name, value in said.items() if not field_of(name).hidden}
-    rule_file, _, l7_rule = rule.partition("/")
-    severity = attributes.severity.name.lower() if attributes.severity is not None else None
-    return Findings(latency, fields, rule_file or None, l7_rule or None, severity)
+    rule_file, _, l7_rule = told.rule.partition("/")
+    severity = told.attributes.severity
+    return Findings(
+        latency, fields, rule_file or None, l7_rule or None, None if severity is None else severity.name.lower(),
+        told.patterns,
+    )  # fmt: skip
 
 
 def _shown(value: Value, limit: int) -> str | int | list[str]:

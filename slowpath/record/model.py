@@ -58,6 +58,7 @@ class Findings:
     rule_file: str | None = None
     l7_rule: str | None = None
     severity: str | None = None
+    patterns: Sequence[str] = ()
 
 
 def clock_offset() -> int:
@@ -248,6 +249,8 @@ def _add_findings(record: Record, findings: Findings) -> None:
         record["l7_rule"] = _text(findings.l7_rule)
     if findings.severity:
         record["severity"] = findings.severity
+    if findings.patterns:
+        record["patterns"] = [_text(each) for each in findings.patterns[:MAX_ITEMS]]
 
 
 def _directions(pair: tuple[int, int]) -> Record:

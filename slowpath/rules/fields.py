@@ -12,6 +12,7 @@ from parsers import registry
 from parsers.base import Field, Kind, Unit, Value
 from parsers.registry import PARSERS, field_of
 from slowpath.rules import normal
+from slowpath.rules.patterns import Pattern
 from slowpath.rules.scan import Found, Scanner
 
 # What rule files may be about. gRPC is told by what HTTP/2 carries.
@@ -95,8 +96,18 @@ class Subject:
         if key not in self._found:
             value = self._fields[name]
             values = value if isinstance(value, tuple) else (value,)
-            self._found[key] = tuple(scanner.scan(each) for each in values if isinstance(each, bytes))
+            self._found[key] = scanner.scan_each([each for each in values if isinstance(each, bytes)])
         return self._found[key]
+
+    def patterns(self) -> tuple[Pattern, ...]:
+        """All that were found, by id."""
+        found = {
+            pattern.id: pattern
+            for (_, scanner), several in self._found.items()
+            for each in several
+            for pattern in scanner.named(each.ids)
+        }
+        return tuple(found[name] for name in sorted(found))
 
 
 def _texts(field: Field, value: Value) -> Texts | None:

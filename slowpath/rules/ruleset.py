@@ -101,11 +101,12 @@ class Noted:
 
     rule: str
     attributes: Attributes = NO_ATTRIBUTES
+    patterns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the rule files say. `rule` is "file/id", empty when none matched."""
+    """What the rule files say. `rule` is "file/id", empty when none matched; `patterns` were found on the way."""
 
     action: Action
     reason: Reason
@@ -113,6 +114,7 @@ class Outcome:
     rule: str = ""
     attributes: Attributes = NO_ATTRIBUTES
     noted: tuple[Noted, ...] = ()
+    patterns: tuple[str, ...] = ()
 
     def matched(self, rule: str) -> bool:
         """Decided by this rule, or it would have been with the rule in force."""
@@ -191,9 +193,10 @@ class RuleSet:
             if answer == Answer.LATER:
                 return None
             if answer == Answer.YES and rule.monitor:
-                noted += (Noted(f"{name}/{rule.id}", rule.attributes),)
+                noted += (Noted(f"{name}/{rule.id}", *_with_patterns(rule.attributes, subject)),)
             elif answer == Answer.YES:
-                return Outcome(rule.action, Reason.RULE, scope, f"{name}/{rule.id}", rule.attributes, noted)
+                attributes, patterns = _with_patterns(rule.attributes, subject)
+                return Outcome(rule.action, Reason.RULE, scope, f"{name}/{rule.id}", attributes, noted, patterns)
         outcome = NO_RULE_CONNECTION if scope == Scope.CONNECTION else NO_RULE_REQUEST
         return replace(outcome, noted=noted) if noted else outcome
 
@@ -203,6 +206,15 @@ class RuleSet:
             if rule_file is not None:
                 for rule in rule_file.by_protocol.get(protocol, ()):
                     yield name, rule
+
+
+def _with_patterns(attributes: Attributes, subject: Subject) -> tuple[Attributes, tuple[str, ...]]:
+    """Names of the patterns found; a rule that says nothing of severity has that of the worst."""
+    patterns = subject.patterns()
+    if patterns and attributes.severity is None:
+        worst = max((pattern.severity for pattern in patterns), key=lambda severity: severity.value)
+        attributes = replace(attributes, severity=worst)
+    return attributes, tuple(pattern.id for pattern in patterns)
 
 
 def _rule(node: Node, protocols: list[App], library: Library) -> Rule:

@@ -7,7 +7,7 @@ the same text always takes the same steps, and what would take more than the bud
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,7 @@ _BYTE: Final = 32
 _INSTRUCTIONS: Final = 8
 _SEARCH: Final = 3000
 _LITERAL: Final = 250
-# Steps for a text, and for each of its bytes.
+# Steps for the texts of a field, and for each of their bytes.
 BUDGET: Final = 500_000
 BUDGET_OF_BYTE: Final = 500
 
@@ -42,7 +42,7 @@ class Scanner:
         self._patterns = {pattern.id: pattern for pattern in patterns}
         self._compiled: _Compiled | None = None
         # A long content comes in pieces, each with all that its head says.
-        self._last: tuple[bytes, Found] | None = None
+        self._last: tuple[Sequence[bytes], tuple[Found, ...]] | None = None
 
     def add(self, patterns: Iterable[Pattern]) -> None:
         """Look for these too."""
@@ -57,9 +57,18 @@ class Scanner:
 
     def scan(self, text: bytes) -> Found:
         """Which of them a text contains."""
-        if self._last is None or self._last[0] is not text:
-            self._last = text, self.compile().scan(text)
-        return self._last[1]
+        return self.scan_each((text,))[0]
+
+    def scan_each(self, texts: Sequence[bytes]) -> tuple[Found, ...]:
+        """Which of them each text contains, all within one budget."""
+        last = self._last
+        if last is None or len(last[0]) != len(texts) or any(a is not b for a, b in zip(last[0], texts, strict=True)):
+            last = self._last = texts, self.compile().scan(texts)
+        return last[1]
+
+    def named(self, ids: Iterable[str]) -> Iterator[Pattern]:
+        """The patterns of ids that were found."""
+        return (self._patterns[each] for each in ids)
 
 
 class Library:
@@ -95,17 +104,20 @@ class _Compiled:
         # Of those with a check it counts where else a match might end: they look at all of a text.
         self._widths = [None if pattern.check else pattern.shape.width for pattern in patterns]
 
-    def scan(self, text: bytes) -> Found:
-        found: set[int] = set()
-        left = BUDGET + BUDGET_OF_BYTE * len(text)
-        over = False
-        chosen: frozenset[int] | None = None
-        for seen in readings(text, decoded=bool(self._decoded)):
-            left, over = self._read(seen, chosen, found, left)
-            chosen = self._decoded
-            if over:
-                break
-        return Found(frozenset(self._patterns[number].id for number in found), over)
+    def scan(self, texts: Sequence[bytes]) -> tuple[Found, ...]:
+        left = BUDGET + BUDGET_OF_BYTE * sum(map(len, texts))
+        answers: list[Found] = []
+        for text in texts:
+            found: set[int] = set()
+            over = left < 0
+            chosen: frozenset[int] | None = None
+            for seen in readings(text, decoded=bool(self._decoded)) if not over else ():
+                left, over = self._read(seen, chosen, found, left)
+                chosen = self._decoded
+                if over:
+                    break
+            answers.append(Found(frozenset(self._patterns[number].id for number in found), over))
+        return tuple(answers)
 
     def _read(self, text: bytes, chosen: frozenset[int] | None, found: set[int], left: int) -> tuple[int, bool]:
         """What is left of the budget, and whether it was too little."""

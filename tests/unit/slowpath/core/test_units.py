@@ -248,6 +248,8 @@ def test_an_attack_is_denied_behind_good_requests() -> None:
     bad = p.client(get(b"/items?id=1%20union%20select%201,2"))
     assert bad[:2] == ["write deny rule", "deny request"]
     assert p.records[-1]["l7_rule"] == "attack-in-path"
+    assert "waf/sql-union" in p.records[-1]["patterns"]
+    assert p.records[-1]["severity"] == "critical", "that of the worst pattern, where the rule does not say"
     assert p.inspector.stats.pattern_budget == 0
 
 

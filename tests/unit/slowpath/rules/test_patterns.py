@@ -106,11 +106,11 @@ def test_what_is_not_said_contains_nothing(folder: Path) -> None:
 
 def test_a_field_is_looked_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules = rules_of(folder, *(f"{{id: n{n}, match: {{http.path: {{pattern: own}}}}, action: deny}}" for n in range(5)))
-    texts: list[bytes] = []
+    texts: list[tuple[bytes, ...]] = []
     real = scan._Compiled.scan
-    monkeypatch.setattr(scan._Compiled, "scan", lambda self, text: texts.append(text) or real(self, text))
+    monkeypatch.setattr(scan._Compiled, "scan", lambda self, each: texts.append(tuple(each)) or real(self, each))
     assert ask(rules, said("http", path=b"/")) == "NO_RULE"
-    assert texts == [b"/"]
+    assert texts == [(b"/",)]
 
 
 @pytest.fixture(name="scarce")

@@ -173,7 +173,7 @@ def test_a_long_text_costs_no_more_than_its_budget(monkeypatch: pytest.MonkeyPat
     for seed in range(3):
         text = hostile(patterns, random.Random(seed), 64 * 1024 + 512)
         spent[0] = 0
-        scanner.scan(text)
+        scanner.scan((text,))
         assert spent[0] <= scan.BUDGET + scan.BUDGET_OF_BYTE * len(text)
 
 
@@ -265,3 +265,15 @@ def test_names_are_used_once(tmp_path: Path) -> None:
     assert [str(each).rpartition(": ")[2] for each in problems.found] == [
         f"'p' is the name of {tmp_path}/a.yaml already"
     ]
+
+
+def test_many_texts_share_one_budget(keys: Scanner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "BUDGET_OF_BYTE", 0)
+    near_miss = b"tok_0123456!"
+    assert not keys.scan(near_miss).over
+    told = keys.scan_each([b"a secret", *[near_miss] * 5000, b"a secret"])
+    assert len(told) == 5002
+    assert told[0].ids == {"keys/word"}
+    over = [each.over for each in told]
+    assert over == sorted(over), "what is not looked at is behind what is"
+    assert over[-1]
