@@ -6,6 +6,8 @@ What is denied must not be on the server's interface.
 from __future__ import annotations
 
 import contextlib
+import gzip
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +30,7 @@ ON_V6 = pytest.mark.parametrize("host", [V6], ids=["v6"])
 POLICY = """
 default: {action: deny, log: deny, deny_with: reset}
 rules:
+  - {id: web, proto: tcp, ports: [80, 8080], action: inspect, rules: [site], log: all}
   - {id: https, proto: tcp, ports: 443, action: inspect, rules: [names], log: all}
   - {id: dns, proto: [udp, tcp], ports: 53, action: inspect, rules: [lookups], log: all}
   - {id: mysql, proto: tcp, ports: 3306, action: inspect, rules: [statements], log: all}
@@ -43,7 +46,22 @@ rules:
   - {id: ftp-data, proto: tcp, ports: 30000-30009, action: allow}
   - {id: quic, proto: udp, ports: 4433, action: inspect, rules: [sites], log: all}
 """
+PATTERNS = """
+name: cards
+patterns:
+  - {id: number, description: of payment cards, regex: '\\b4[0-9]{15}\\b', check: luhn, severity: high}
+"""
+CARD = b"4111111111111111"
 RULES = {
+    "site": """
+name: site
+protocol: [http, http2]
+rules:
+  - {id: scanners, match: {http.header.user-agent: {regex: "(?i).*scanner.*"}}, action: deny}
+  - {id: no-cards, match: {any: [{http.body: {pattern: cards}}, {http.response_body: {pattern: cards}}]}, action: deny}
+  - {id: missing, match: {http.status: 404}, action: deny, mode: monitor, severity: info}
+  - {id: rest, match: {http.method: [GET, POST]}, action: allow, log: deny}
+""",
     "names": """
 name: names
 protocol: tls
@@ -155,6 +173,8 @@ def gateway() -> Iterator[Gateway]:
         folder.mkdir()
         for name, text in RULES.items():
             (folder / f"{name}.yaml").write_text(text)
+        (lab.directory / "patterns.d").mkdir()
+        (lab.directory / "patterns.d" / "cards.yaml").write_text(PATTERNS)
         settings = {"inspector": {"need_more": 0.5}}
         one = Gateway(lab, POLICY, folder, settings)
         stack.callback(one.close)
@@ -204,6 +224,36 @@ def test_tls_by_name(gateway: Gateway, host: str) -> None:
     assert not other.ok
     record = last(gateway, "tls", verdict="deny")
     assert (record["tls"]["sni"], record["reason"]) == ("other.lab.test", "no_rule")
+
+
+@HOSTS
+@pytest.mark.parametrize(("port", "version"), [(80, "1.1"), (8080, "2")], ids=["http1", "http2"])
+def test_http_by_headers_bodies_and_answers(gateway: Gateway, host: str, port: int, version: str) -> None:
+    packed = gateway.lab.directory / "order.gz"
+    packed.write_bytes(gzip.compress(b"order=1&card=" + CARD))
+
+    def post(*options: str) -> bool:
+        how = "--http1.1" if version == "1.1" else "--http2-prior-knowledge"
+        url = f"http://{clients.bracketed(host)}:{port}/echo"
+        return clients.curl(gateway.lab, url, how, *options, version=version).ok
+
+    assert post("--data", "order=1&card=4111111111111112"), "its check digit is wrong"
+    with kept_away(gateway, CARD, packed.read_bytes()[-12:]):
+        assert not post("--data", "order=1&card=" + CARD.decode())
+        assert not post("--header", "Content-Encoding: gzip", "--data-binary", f"@{packed}")
+    record = last(gateway, "http", l7_rule="no-cards")
+    assert (record["patterns"], record["severity"], record["verdict"]) == (["cards/number"], "high", "deny")
+    assert CARD.decode() not in json.dumps(record)
+    # The server's answer names the host that was asked for.
+    with Capture(gateway.lab, Namespace.CLIENT) as capture:
+        assert not post("--header", f"Host: {CARD.decode()}")
+    assert not any(CARD in packet.payload for packet in packets(capture.file, sport=port))
+    assert not post("--user-agent", "evil-scanner/1.0")
+    path = f"http://{clients.bracketed(host)}:{port}/none"
+    how = "--http1.1" if version == "1.1" else "--http2-prior-knowledge"
+    assert clients.curl(gateway.lab, path, how, status=404, version=version).ok, "only watched"
+    record = last(gateway, "http", l7_rule="missing")
+    assert (record["enforced"], record["http"]["status"], record["severity"]) == (False, 404, "info")
 
 
 @HOSTS
