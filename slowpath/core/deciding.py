@@ -114,11 +114,25 @@ class Deciding:
         try:
             events = flow.parser.feed(direction, data)
         except ParseError as error:
-            self._events(flow, error.events)
-            if flow.state == State.PARSE:
-                self._parse_error(flow)
+            self._damaged(flow, error)
             return
         self._events(flow, events)
+
+    def eof(self, flow: Flow, direction: int) -> None:
+        """The direction has ended, in order."""
+        if flow.state != State.PARSE or flow.parser is None:
+            return
+        try:
+            events = flow.parser.eof(direction)
+        except ParseError as error:
+            self._damaged(flow, error)
+            return
+        self._events(flow, events)
+
+    def _damaged(self, flow: Flow, error: ParseError) -> None:
+        self._events(flow, error.events)
+        if flow.state == State.PARSE:
+            self._parse_error(flow)
 
     # -- deciding -------------------------------------------------------------------------------------------------
 

@@ -375,6 +375,8 @@ class Inspector:
             stream = flow.streams[direction]
             end = stream.offset(packet.seq) + len(packet.payload) if stream else 0
             if stream is None or end == stream.next:
+                if flow.fin[direction] is None:
+                    self._deciding.eof(flow, direction)
                 flow.fin[direction] = end
         if flow.fin[0] is None or flow.fin[1] is None:
             return

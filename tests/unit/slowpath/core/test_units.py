@@ -11,7 +11,7 @@ import pytest
 from fastpath.abi import Action, Protocol, Scope, Verdict
 from fastpath.document import Problems
 from parsers.base import TO_SERVER
-from slowpath.core.frame import flow_key, parse_frame
+from slowpath.core.frame import ACK, FIN, flow_key, parse_frame
 from slowpath.core.model import Exceptions, SessionInfo
 from slowpath.rules import scan
 from slowpath.rules.ruleset import RuleSet, load_rules, read_rule_file
@@ -230,6 +230,25 @@ def test_a_rule_says_what_the_ends_of_a_denied_connection_hear(path: bytes, writ
     assert found == ["write deny rule"] * written + ["deny request", f"discard {len(get(path))}"]
     assert not p.decisions[-1].judgement.reset
     assert [record["severity"] for record in p.records] == ["low"] * written
+
+
+CALLS = """
+name: calls
+protocol: http
+rules:
+  - {id: unknown, match: {grpc.status: 2}, action: deny, mode: monitor}
+  - {id: rest, match: {http.method: POST}, action: allow}
+"""
+
+
+def test_what_ends_with_the_connection_is_told_at_its_end() -> None:
+    p = play(CALLS)
+    p.kernel.policy = {Protocol.HTTP: inspect("calls")}
+    kind = b"Content-Type: application/grpc-web\r\n"
+    p.client(b"POST /a.B/C HTTP/1.1\r\nHost: a\r\n" + kind + b"Content-Length: 0\r\n\r\n")
+    assert p.server(b"HTTP/1.1 200 OK\r\n" + kind + b"\r\n") == [f"release {len(kind) + 19}"]
+    assert p.server(b"", flags=ACK | FIN) == ["release 0", "write deny rule"], "a call without status is one that failed"
+    assert (p.records[-1]["l7_rule"], p.records[-1]["enforced"]) == ("unknown", False)
 
 
 # -- content patterns -------------------------------------------------------------------------------------------------
