@@ -74,7 +74,7 @@ class Flow:
     __slots__ = (
         "agreed", "asked", "buffers", "candidates", "confirm", "decided_at", "decision", "fields", "fin", "first",
         "forwarding", "gap_until", "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement",
-        "judgements", "kept_bytes", "key", "kind", "l4", "last_seen", "midstream", "need_until", "parser", "protocol",
+        "judgements", "kept_bytes", "key", "kind", "l4", "last_seen", "midstream", "need_from", "need_until", "parser", "protocol",
         "recorded", "resting", "safe", "said", "scheduled", "server_is_a", "session_id", "state", "streams",
         "switching", "unit",
     )  # fmt: skip
@@ -98,6 +98,7 @@ class Flow:
         self.held_since: float | None = None  # when its first packet was held
         self.hold_until = 0.0
         self.need_until = 0.0
+        self.need_from = 0  # bytes that both sides had said when that was set
         self.gap_until = 0.0  # until then bytes may come that are missing in front of held ones
         self.forwarding = False  # the incomplete unit has waited long enough
         self.confirm: list[int] | None = None
@@ -130,6 +131,11 @@ class Flow:
         if self.candidates is not None:
             kept += self.candidates.buffered
         return kept + self.parser.buffered if self.parser is not None else kept
+
+    @property
+    def heard(self) -> int:
+        """Bytes in order that both sides have said."""
+        return sum(stream.next for stream in self.streams if stream is not None)
 
     def direction(self, a_to_b: bool) -> int:
         """Where a packet of the flow goes."""

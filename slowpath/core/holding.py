@@ -58,6 +58,7 @@ class Holding:
             self._timers.schedule(flow, flow.hold_until)
         if (pending or blocked) and not flow.need_until and not (flow.state == State.IDENTIFY and flow.recorded):
             flow.need_until = self.now + self._terms.limits.need_more
+            flow.need_from = flow.heard
             self._timers.schedule(flow, flow.need_until)
         elif not (pending or blocked):
             flow.need_until = 0.0

@@ -242,8 +242,13 @@ class Inspector:
     def _expire(self, flow: Flow) -> None:
         now = self._holding.now
         if flow.need_until and now >= flow.need_until:
-            flow.need_until = flow.hold_until = 0.0
-            self._deciding.need_more(flow, final=False)
+            heard, limits = flow.heard, self._terms.limits
+            if flow.state == State.PARSE and heard - flow.need_from >= limits.need_more_progress:
+                # A long statement or message on its way.
+                flow.need_until, flow.need_from = now + limits.need_more, heard
+            else:
+                flow.need_until = flow.hold_until = 0.0
+                self._deciding.need_more(flow, final=False)
         if flow.hold_until and now >= flow.hold_until:
             flow.hold_until = 0.0
             flow.forwarding = True

@@ -93,6 +93,8 @@ class Limits:
 
     hold_incomplete: float = 0.020
     need_more: float = 2.0
+    # A unit of which so many bytes came meanwhile has that time again.
+    need_more_progress: int = 16 * 1024
     # Identification gives up behind so many bytes of both sides, or packets with payload.
     need_more_bytes: int = 64 * 1024
     need_more_packets: int = 1024

@@ -123,3 +123,23 @@ def test_a_small_window_stops_nobody(window: int) -> None:
         p.wait(0.021)
         assert through(p) == data[: at + window]
     assert [record["verdict"] for record in p.records] == ["allow"]
+
+
+def test_a_long_statement_that_keeps_coming_has_the_time_it_takes() -> None:
+    """A megabyte in ten seconds, and then the same that stops half-way."""
+    p = play("mysql")
+    for side, data in mysql.CONVERSATIONS[0].parts[:3]:
+        p.feed(p.connection.segment(side, data))
+    statement = b"\3INSERT INTO t VALUES ('" + b"x" * 1_000_000 + b"')"
+    whole = len(statement).to_bytes(3, "little") + b"\0" + statement
+    for at in range(0, len(whole), 50_000):
+        p.client(whole[at : at + 50_000])
+        p.wait(0.5)
+    assert not p.decisions
+    assert p.records[-1]["verdict"] == "allow"
+    for at in range(0, 500_000, 50_000):
+        p.client(whole[at : at + 50_000])
+    p.wait(2.1)
+    assert not p.decisions
+    p.wait(2.0)
+    assert [(d.verdict.name, d.reason.name) for d in p.decisions] == [("DENY", "NEED_MORE")]

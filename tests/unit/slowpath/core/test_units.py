@@ -247,7 +247,9 @@ def test_what_ends_with_the_connection_is_told_at_its_end() -> None:
     kind = b"Content-Type: application/grpc-web\r\n"
     p.client(b"POST /a.B/C HTTP/1.1\r\nHost: a\r\n" + kind + b"Content-Length: 0\r\n\r\n")
     assert p.server(b"HTTP/1.1 200 OK\r\n" + kind + b"\r\n") == [f"release {len(kind) + 19}"]
-    assert p.server(b"", flags=ACK | FIN) == ["release 0", "write deny rule"], "a call without status is one that failed"
+    assert p.server(b"", flags=ACK | FIN) == ["release 0", "write deny rule"], (
+        "a call without status is one that failed"
+    )
     assert (p.records[-1]["l7_rule"], p.records[-1]["enforced"]) == ("unknown", False)
 
 
