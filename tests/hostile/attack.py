@@ -28,6 +28,17 @@ def ruled(*texts: str) -> RuleSet:
     return RuleSet({each.name: each for each in files if each is not None})
 
 
+def no_admin(name: str) -> RuleSet:
+    """Rules of http or http2 that deny what is under /admin, and allow all other paths."""
+    return ruled(f"""
+name: {name}
+protocol: {name}
+rules:
+  - {{id: no-admin, match: {{http.path: {{prefix: /admin}}}}, action: deny}}
+  - {{id: rest, match: {{http.path: {{prefix: /}}}}, action: allow}}
+""")
+
+
 def judged(*names: str) -> dict[Protocol, Judgement]:
     """A policy that has these protocols judged by the rule file of their name; all else is denied."""
     return {Protocol[name.upper()]: inspect(name, log="all") for name in names}

@@ -10,16 +10,10 @@ import pytest
 
 from slowpath.core.frame import ACK, FIN, RST, SYN, Packet
 from slowpath.record import Record
-from tests.hostile.attack import Watched, ruled, through
+from tests.hostile.attack import Watched, no_admin, through
 from tests.unit.slowpath.core.wire import Connection
 
-RULES = ruled("""
-name: http
-protocol: http
-rules:
-  - {id: no-admin, match: {http.path: {prefix: /admin}}, action: deny}
-  - {id: rest, match: {http.method: GET}, action: allow}
-""")
+RULES = no_admin("http")
 GET = b"GET /ok HTTP/1.1\r\nHost: a.example\r\n\r\n"
 ADMIN = b"GET /admin HTTP/1.1\r\nHost: a.example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -9,17 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.hostile.attack import Quick, judged, ruled, through
+from tests.hostile.attack import Quick, judged, no_admin, through
 from tests.unit.slowpath.core import h2
 from tests.unit.slowpath.core.h2 import END_HEADERS, END_STREAM, PADDED, PRIORITY, frame, settings
 
-RULES = ruled("""
-name: http2
-protocol: http2
-rules:
-  - {id: no-admin, match: {http.path: {prefix: /admin}}, action: deny}
-  - {id: rest, match: {http.path: {prefix: /}}, action: allow}
-""")
+RULES = no_admin("http2")
 KEPT = 1 << 20
 HEAD = ((":method", "GET"), (":scheme", "http"), (":path", "/ok"), (":authority", "a.example"))
 # :method GET, :scheme http, :path /, and an authority, without the dynamic table.

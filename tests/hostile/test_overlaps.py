@@ -12,16 +12,10 @@ from fastpath.abi import Action, Protocol
 from slowpath.core.frame import ACK, UDP, URG
 from slowpath.core.model import Exceptions, Limits
 from slowpath.replay import InspectAll, Replay
-from tests.hostile.attack import Quick, judged, rule_files, ruled, through, unit_by_unit
+from tests.hostile.attack import Quick, judged, no_admin, rule_files, through, unit_by_unit
 from tests.unit.slowpath.core.wire import CLIENT, SERVER, allow, deny, ip, udp_frame
 
-RULES = ruled("""
-name: http
-protocol: http
-rules:
-  - {id: no-admin, match: {http.path: {prefix: /admin}}, action: deny}
-  - {id: rest, match: {http.method: GET}, action: allow}
-""")
+RULES = no_admin("http")
 GET = b"GET /index HTTP/1.1\r\nHost: a.example\r\n\r\n"
 ADMIN = b"GET /admin HTTP/1.1\r\nHost: a.example\r\n\r\n"
 assert len(GET) == len(ADMIN)

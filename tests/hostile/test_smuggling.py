@@ -6,16 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hostile.attack import Quick, judged, ruled, through, told
+from tests.hostile.attack import Quick, judged, no_admin, through, told
 from tests.hostile.smuggling import FORMS, HIDDEN, Form, Reading
 
-RULES = ruled("""
-name: http
-protocol: http
-rules:
-  - {id: no-admin, match: {http.path: {prefix: /admin}}, action: deny}
-  - {id: rest, match: {http.method: [GET, POST, CONNECT, DELETE]}, action: allow}
-""")
+RULES = no_admin("http")
 each_form = pytest.mark.parametrize("form", FORMS, ids=str)
 
 

@@ -6,18 +6,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hostile.attack import Quick, judged, ruled, through
+from tests.hostile.attack import Quick, judged, no_admin, through
 from tests.hostile.smuggling import HIDDEN
 from tests.unit.slowpath.core import h2
 from tests.unit.slowpath.core.h2 import END_HEADERS, END_STREAM, PADDED, frame
 
-RULES = ruled("""
-name: http2
-protocol: http2
-rules:
-  - {id: no-admin, match: {http.path: {prefix: /admin}}, action: deny}
-  - {id: rest, match: {http.path: {prefix: /}}, action: allow}
-""")
+RULES = no_admin("http2")
 HEAD = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/ok"), (b":authority", b"a.example"))
 Fields = tuple[tuple[bytes, bytes], ...]
 
