@@ -308,7 +308,7 @@ def read_all(path: Path) -> tuple[Config, RuleSet]:
 
 
 def _collect_seldom() -> None:
-    """Flows form no cycles, and a look through all objects of 65,536 flows takes 0.3 s, in which no packet is judged."""
+    """Flows form no cycles, and to look through the objects of 65,536 takes 0.3 s, in which no packet is judged."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTION)

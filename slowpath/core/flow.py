@@ -74,9 +74,9 @@ class Flow:
     __slots__ = (
         "agreed", "asked", "buffers", "candidates", "confirm", "decided_at", "decision", "fields", "fin", "first",
         "forwarding", "gap_until", "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement",
-        "judgements", "kept_bytes", "key", "kind", "l4", "last_seen", "midstream", "need_from", "need_until", "parser", "protocol",
-        "recorded", "resting", "safe", "said", "scheduled", "server_is_a", "session_id", "state", "streams",
-        "switching", "unit",
+        "judgements", "kept_bytes", "key", "kind", "l4", "last_seen", "midstream", "need_from", "need_until", "parser",
+        "protocol", "recorded", "resting", "safe", "said", "scheduled", "server_is_a", "session_id", "state",
+        "streams", "switching", "unit",
     )  # fmt: skip
 
     def __init__(self, key: bytes, info: SessionInfo, packet: Packet) -> None:
