@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from parsers.base import OVERLAP, TCP, UDP, Content, Event, ParseError, Parser, Switched
+from parsers.base import OVERLAP, TCP, TO_CLIENT, TO_SERVER, UDP, Content, Event, ParseError, Parser, Switched
 from parsers.registry import PARSERS, make_parser
 from tests.contract.conversations import Conversation, conversations
 
@@ -82,6 +82,8 @@ def _fed(
             for unit in events[-1:]:
                 dict(getattr(unit, "fields", {}))
             parser.pending(direction)
+        for direction in (TO_SERVER, TO_CLIENT):
+            events += parser.eof(direction)
     except ParseError as error:
         return merged([*events, *error.events]), error.code
     return merged(events), ""
