@@ -20,6 +20,7 @@ from bench.results import Result
 from bench.rounds import interleaved
 from slowpath.replay import InspectAll, Replay
 from slowpath.rules.ruleset import RuleSet, load_rules
+from slowpath.service import collect_seldom
 from tests.data import recorded
 from tests.unit.slowpath.core.wire import ACK, FIN, SYN, Connection, udp_frame
 
@@ -39,6 +40,7 @@ _ANSWER = bytes.fromhex(
 
 def bench() -> Iterator[Result]:
     """Flows a second."""
+    collect_seldom()  # as the daemon does
     hello = recorded("tls")["openssl 1.3"][:2]
     http = [list(_tcp(n, [(0, _GET), (1, _OK)])) for n in range(FLOWS)]
     subjects: dict[str, Callable[[], float]] = {

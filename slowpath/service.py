@@ -94,7 +94,7 @@ class Service:
             self._loop.add_reader(self.events.fd, self._events)
             self.kernel.commands.heartbeat()
             self._events()
-            _collect_seldom()
+            collect_seldom()
             log.info("ready: %d rule files, records go to %s", len(self.rules.files), self.config.records.path)
             try:
                 async with asyncio.TaskGroup() as group:
@@ -307,7 +307,7 @@ def read_all(path: Path) -> tuple[Config, RuleSet]:
     return config, read_rules(config)
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Flows form no cycles, and to look through the objects of 65,536 takes 0.3 s, in which no packet is judged."""
     gc.collect()
     gc.freeze()
