@@ -294,10 +294,11 @@ class Deciding:
     def _judged_unit(self, flow: Flow, judgement: Judgement, outcome: Outcome, *, final: bool) -> None:
         for noted in outcome.noted:
             self._verdicts.note(flow, judgement, noted)
-        judgement = under(judgement, outcome)
         if outcome.scope == Scope.CONNECTION and (final or outcome.action == Action.DENY):
             self._apply(flow, judgement, outcome)
-        elif outcome.action == Action.DENY and flow.l4 == TCP:
+            return
+        judgement = under(judgement, outcome)
+        if outcome.action == Action.DENY and flow.l4 == TCP:
             self._verdicts.deny(flow, judgement, Scope.REQUEST, outcome.reason, outcome=outcome)
         elif outcome.action == Action.DENY:
             self._deny_datagram(flow, judgement, outcome)
