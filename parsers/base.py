@@ -31,9 +31,9 @@ class ParseError(Exception):
         self.events = tuple(events)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """Base of all events."""
+    """Base of all events. Nobody changes one; none is frozen, for that makes each three times as dear."""
 
 
 # What a field may be: text as sent, a number, or several texts (an empty tuple: none was said).
@@ -103,7 +103,7 @@ class Unit(Event):
         return True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Said(Unit):
     """A unit that is nothing more."""
 
@@ -118,7 +118,7 @@ class Said(Unit):
 OVERLAP: Final = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Content(Unit):
     """The next bytes of a long text, such as a body: told as they come, so nothing of it waits, and how it is divided
     is a matter of cuts (design 2.2: all of it is seen before it goes on). `head` is what it belongs to, whose fields it
@@ -142,7 +142,7 @@ class Content(Unit):
         return {**self.head.fields, self.field: self.before + self.data}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Switched(Event):
     """The connection goes on in another protocol, or in one to be identified (""), from these bytes on; the parser
     has read none of them and is done.
@@ -153,7 +153,7 @@ class Switched(Event):
     to_client: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request(Unit):
     """A complete request head, of HTTP/1 (`stream` 0) or HTTP/2. `path` is the target
     as sent, without scheme and authority; `host` as sent.
@@ -237,7 +237,7 @@ GRPC_FIELDS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response(Event):
     """A response head. HTTP/2 trailers come as a Response with `status` 0."""
 
@@ -247,7 +247,7 @@ class Response(Event):
     tunnel: bool = False  # of HTTP/1: a CONNECT is granted
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Upgraded(Event):
     """The server agreed to leave HTTP/1. The bytes behind the switch were not read."""
 
@@ -258,12 +258,12 @@ class Upgraded(Event):
     to_client: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Preface(Event):
     """The client's HTTP/2 connection preface is complete."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings(Event):
     """SETTINGS of one side (not an acknowledgement)."""
 
@@ -271,7 +271,7 @@ class Settings(Event):
     values: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StreamReset(Event):
     """RST_STREAM."""
 
@@ -280,7 +280,7 @@ class StreamReset(Event):
     code: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GoAway(Event):
     """GOAWAY."""
 

@@ -81,10 +81,7 @@ _ADDRESS_BITS: Final = {1: 32, 2: 128}
 class Message(Unit):
     """A query or a response. The wire form is kept, and read again for what is asked for."""
 
-    __slots__ = ("_direction", "_opt", "_question", "_records", "_unasked", "_wire")
-
-    # Those of the base are frozen by a slow way round; nothing but __init__ sets any.
-    __setattr__ = object.__setattr__
+    __slots__ = ("_direction", "_opt", "_question", "_records", "_seen", "_unasked", "_wire")
 
     def __init__(self, direction: int, wire: bytes, question: bytes, places: tuple[int, int], unasked: int) -> None:
         self._direction = direction
@@ -92,6 +89,7 @@ class Message(Unit):
         self._question = question  # in wire form; b"" if it has none
         self._records, self._opt = places  # where the first one begins; where OPT's type is, or 0
         self._unasked = unasked
+        self._seen: dict[str, Value | None] = {}
 
     def _key(self) -> tuple[int, bytes, bytes, int]:
         return self._direction, self._wire, self._question, self._unasked
@@ -119,6 +117,14 @@ class Message(Unit):
     def fields(self) -> Mapping[str, Value]:
         """What it says."""
         return _Fields(self)
+
+    def said(self, name: str) -> Value | None:
+        """One of the fields, None where it does not say it; read once."""
+        seen = self._seen
+        if name not in seen:
+            read = _READ.get(name)
+            seen[name] = read(self) if read else None
+        return seen[name]
 
     @property
     def is_response(self) -> bool:
@@ -208,31 +214,16 @@ _READ: Final[dict[str, Callable[[Message], Value | None]]] = {
 }
 
 
-class _Seen(dict[str, Value | None]):
-    """Fields of a message as far as they were asked for; None where it does not say one."""
+class _Fields(Mapping[str, Value]):
+    """Of a message; each is read when it is asked for, and once."""
 
     __slots__ = ("_message",)
 
     def __init__(self, message: Message) -> None:
         self._message = message
 
-    def __missing__(self, name: str) -> Value | None:
-        read = _READ.get(name)
-        value = self[name] = read(self._message) if read else None
-        return value
-
-
-class _Fields(Mapping[str, Value]):
-    """Of a message; each is read when it is asked for, and once."""
-
-    __slots__ = ("_message", "_seen")
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-        self._seen = _Seen(message)
-
     def __getitem__(self, name: str) -> Value:
-        value = self._seen[name]
+        value = self._message.said(name)
         if value is None:
             raise KeyError(name)
         return value
@@ -241,7 +232,7 @@ class _Fields(Mapping[str, Value]):
         # Whether there is an answer is known without decoding it.
         if name == "dns.answer":
             return self._message.is_response
-        return isinstance(name, str) and self._seen[name] is not None
+        return isinstance(name, str) and self._message.said(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter([name for name in _READ if name in self])

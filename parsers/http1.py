@@ -85,8 +85,10 @@ class Http1Parser(HttpParser):
     @property
     def buffered(self) -> int:
         """Bytes retained, httptools' included."""
-        bodies = sum(body.kept for body in self._bodies if body is not None)
-        return self._seen + self._unseen + len(self._behind) + self._responses.buffered + bodies
+        buffered = self._seen + self._unseen + len(self._behind) + self._responses.buffered
+        if self._wanted.bodies:
+            buffered += sum(body.kept for body in self._bodies if body is not None)
+        return buffered
 
     def pending(self, direction: int) -> bool:
         """A request head is incomplete, and where it is to be told a response's; in a body, a message's prefix."""
@@ -225,23 +227,36 @@ class Http1Parser(HttpParser):
         version: str = self._parser.get_http_version()
         if version not in {"1.0", "1.1"}:
             raise ParseError("version")
-        hosts = [value.strip(b" \t") for name, value in self._headers if name == b"host"]
+        hosts: list[bytes] = []
+        codings: list[bytes] = []
+        length = b""
+        kind: bytes | None = None
+        for name, value in self._headers:
+            if name == b"host":
+                hosts.append(value.strip(b" \t"))
+            elif name == b"transfer-encoding":
+                codings.append(value.strip(b" \t").lower())
+            elif name == b"content-length":
+                length = length or value  # llhttp has refused a second one, and what is no number
+            elif name == b"content-type" and kind is None:
+                kind = value
         if len(hosts) > 1 or (not hosts and version == "1.1"):
             raise ParseError("host_missing" if not hosts else "host_twice")
         host = hosts[0] if hosts else b""
-        codings = [value.strip(b" \t").lower() for name, value in self._headers if name == b"transfer-encoding"]
         # RFC 9112 §6.1: any other coding, a second one or HTTP/1.0 is where servers disagree on the body's end.
         if codings and (codings != [b"chunked"] or version == "1.0"):
             raise ParseError("transfer_encoding")
-        if self._length() > LENGTH_MAX:
+        octets = int(length) if length else 0
+        if octets > LENGTH_MAX:
             raise ParseError("content_length")  # llhttp counts to 2^64; for most servers it is negative from 2^63 on
         # llhttp takes what follows an offer for the other protocol; a server that declines takes it for the body.
-        if self._parser.should_upgrade() and (codings or self._length()):
+        switches: bool = self._parser.should_upgrade()
+        if switches and (codings or octets):
             raise ParseError("upgrade_with_body")
         path = bytes(self._url)
         said: Mapping[str, Value] | None = None
         if self._wanted.of_requests:
-            offered = tokens_of(self._headers, b"upgrade") if self._parser.should_upgrade() else []
+            offered = tokens_of(self._headers, b"upgrade") if switches else []
             said = self._said(path, version.encode(), self._headers, offered)
         if method == b"CONNECT":
             return Request(method, b"", _host(path), b"", upgrade=b"connect", said=said)
@@ -257,17 +272,12 @@ class Http1Parser(HttpParser):
                 raise ParseError("host_differs")
             host = authority
         upgrade = b""
-        if self._parser.should_upgrade():
+        if switches:
             offers = b",".join(value for name, value in self._headers if name == b"upgrade")
             # RFC 9110 §7.8: the server picks any of several; what is not the only offer has no name here.
             upgrade = offers.strip(b" \t").lower() or b"unnamed"
             self._settings = _settings([value for name, value in self._headers if name == b"http2-settings"], upgrade)
-        kind = next((value for name, value in self._headers if name == b"content-type"), b"")
-        return Request(method, path, _host(host), kind, upgrade=upgrade, said=said)
-
-    def _length(self) -> int:
-        """Content-Length; llhttp has refused what is no number."""
-        return int(next((value for name, value in self._headers if name == b"content-length"), b"0"))
+        return Request(method, path, _host(host), kind or b"", upgrade=upgrade, said=said)
 
     def _feed_responses(self, data: bytes) -> None:
         if self._upgraded:

@@ -45,7 +45,7 @@ from slowpath.rules.ruleset import RuleSet
 # The kernel's sessions time out; those of a capture after the longest of its timeouts for what is not TCP.
 SESSION_IDLE: Final = 300.0
 REVISION: Final = 1
-_TRANSPORTS: Final = frozenset((TCP, UDP))
+_SYN_ACK: Final = SYN | ACK
 # tcpdump's MAXIMUM_SNAPLEN; a larger packet is a broken file.
 MAX_PACKET: Final = 256 * 1024
 
@@ -128,6 +128,10 @@ class _Session:
     # By direction a to b, b to a: whether checksums mean anything. Captures with rewritten addresses have none that do.
     checksums: list[bool | None] = field(default_factory=lambda: [None, None])
 
+    def answered_by(self, ack: int) -> bool:
+        """RFC 9293 §3.10.7.3: what acknowledges more or less than the SYN and its bytes is not the server's."""
+        return self.isn[0] is None or 0 < (ack - self.isn[0]) & 0xFFFFFFFF <= 1 + self.on_syn
+
 
 class _Kernel:
     """Sessions and the policy, in place of the kernel's."""
@@ -141,16 +145,15 @@ class _Kernel:
     def track(self, packet: Packet, key: bytes, a_to_b: bool) -> tuple[_Session, int | None]:
         """The packet's session, made when it is the first; and the id of one it replaces."""
         session = self._sessions.get(key)
-        flags = packet.tcp_flags & (SYN | ACK) if packet.l4 == TCP else 0
-        timed_out = session is not None and self.now > session.last + SESSION_IDLE
-        if session is not None and not timed_out and not (flags == SYN and session.isn[0] != packet.seq):
-            session.last = self.now
-            # RFC 9293 §3.10.7.3: one that acknowledges more or less than the SYN and its bytes is not the server's.
-            answers = session.isn[0] is None or 0 < (packet.ack - session.isn[0]) & 0xFFFFFFFF <= 1 + session.on_syn
-            if flags == SYN | ACK and session.isn[1] is None and answers:
-                session.isn[1] = packet.seq
-                session.info = None
-            return session, None
+        flags = packet.tcp_flags & _SYN_ACK
+        if session is not None and self.now <= session.last + SESSION_IDLE:
+            isn = session.isn
+            if flags != SYN or isn[0] == packet.seq:
+                session.last = self.now
+                if flags == _SYN_ACK and isn[1] is None and session.answered_by(packet.ack):
+                    isn[1] = packet.seq
+                    session.info = None
+                return session, None
         replaced = session.id if session is not None else None
         # Of a reply the query was sent before the capture began.
         session = _Session(self._next, server_is_a=a_to_b == is_reply(packet), last=self.now, vlan=(*packet.vlan, 0)[0])
@@ -158,7 +161,7 @@ class _Kernel:
         if flags == SYN:
             session.isn[0] = packet.seq
             session.on_syn = len(packet.payload)
-        elif flags == SYN | ACK:
+        elif flags == _SYN_ACK:
             session.server_is_a = a_to_b
             session.isn = [(packet.ack - 1) & 0xFFFFFFFF, packet.seq]
         else:
@@ -256,17 +259,21 @@ class Replay:
         yield from self._last.values()
 
     def _frame(self, frame: bytes, now: float) -> None:
-        packet: Packet | None = parse_frame(frame)
-        if packet is not None and packet.place is not None:
-            packet = self._fragments.push(packet, now)
-        if packet is None or packet.l4 not in _TRANSPORTS or (packet.l4 == UDP and not packet.payload):
+        packet = parse_frame(frame)
+        if packet.place is not None:
+            whole = self._fragments.push(packet, now)
+            if whole is None:
+                return
+            packet = whole
+        if packet.l4 != TCP and (packet.l4 != UDP or not packet.payload):
             return
         key, a_to_b = packet.flow
         session, replaced = self.kernel.track(packet, key, a_to_b)
-        good = checksum_ok(packet)
-        if session.checksums[a_to_b] is None:
+        good, trusted = checksum_ok(packet), session.checksums[a_to_b]
+        if trusted is None:
             session.checksums[a_to_b] = good
-        packet.bad_checksum = not good and bool(session.checksums[a_to_b])
+        elif trusted:
+            packet.bad_checksum = not good
         if replaced is not None:
             self._do(self.inspector.forget(replaced))
         if session.fresh:
@@ -274,9 +281,11 @@ class Replay:
             self._first(packet, key, session, now)
         if session.over:
             return
-        flows = self.inspector.stats.flows
+        stats = self.inspector.stats
+        flows = stats.flows
         self._do(self.inspector.packet(packet, now))
-        session.over = self.inspector.stats.flows < flows and not self.inspector.knows(key)
+        if stats.flows < flows:
+            session.over = not self.inspector.knows(key)
 
     def _first(self, packet: Packet, key: bytes, session: _Session, now: float) -> None:
         """What the kernel decides without a look at the payload, where its rule asks for a record."""

@@ -135,7 +135,7 @@ class _Watched(RuleSet):
 
     judged: list[Subject] = field(default_factory=list)
 
-    def evaluate(self, names: Iterable[str], subject: Subject) -> Outcome | None:
+    def evaluate(self, names: tuple[str, ...], subject: Subject) -> Outcome | None:
         """See `RuleSet`."""
         self.judged.append(subject)
         return super().evaluate(names, subject)
@@ -161,7 +161,7 @@ def _test(options: argparse.Namespace) -> int:
 
 
 def _decision(rule_file: RuleFile, subject: Subject, rule_id: str | None) -> dict[str, Any]:
-    outcome = RuleSet({rule_file.name: rule_file}).evaluate([rule_file.name], subject)
+    outcome = RuleSet({rule_file.name: rule_file}).evaluate((rule_file.name,), subject)
     decided = outcome.rule.partition("/")[2] if outcome is not None else ""
     about = next((rule for rule in rule_file.rules if rule.id == (rule_id or decided)), None)
     return {

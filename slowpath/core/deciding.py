@@ -25,18 +25,16 @@ from parsers.http2 import Http2Parser
 from parsers.identify import Confidence, Match, NeedMore, identify
 from parsers.identify.answers import NO, YES
 from parsers.identify.encrypted import tls_client, tls_server
-from parsers.registry import PARSERS, make_parser
+from parsers.registry import make_parser
 from slowpath.core.candidates import Candidates
-from slowpath.core.flow import Flow, State
+from slowpath.core.flow import CONFIRM, IDENTIFY, PARSE, Flow
 from slowpath.core.frame import TCP
 from slowpath.core.holding import Holding
 from slowpath.core.model import NAMES, Judgement, Kernel, Terms, under
+from slowpath.core.units import evaluate, remember
 from slowpath.core.verdicts import Verdicts
-from slowpath.rules.fields import Subject
 from slowpath.rules.ruleset import Outcome
 
-# By protocol, what its units say once.
-_ONCE: Final = {name: tuple(field.name for field in parser.fields if field.once) for name, parser in PARSERS.items()}
 HTTP2_OR_GRPC: Final = 1 << Protocol.HTTP2 | 1 << Protocol.GRPC
 
 
@@ -80,9 +78,9 @@ class Deciding:
     def _refused(self, flow: Flow, names: tuple[str, ...], whole: bytes) -> bool:
         """Commands that a server will answer, whoever's they are: denied where all who may be meant refuse them."""
         if flow.candidates is None:
-            flow.candidates = Candidates()
+            flow.candidates = Candidates(self._terms, self._stats, self._kernel)
         ends = flow.key, flow.session_id
-        refusal = flow.candidates.refusal(names, whole, ends, self._kernel, self._terms.rules)
+        refusal = flow.candidates.refusal(names, whole, ends)
         if refusal is None:
             return False
         flow.first = flow.protocol = refusal.protocol
@@ -120,7 +118,7 @@ class Deciding:
 
     def eof(self, flow: Flow, direction: int) -> None:
         """The direction has ended, in order."""
-        if flow.state != State.PARSE or flow.parser is None:
+        if flow.state != PARSE or flow.parser is None:
             return
         try:
             events = flow.parser.eof(direction)
@@ -131,7 +129,7 @@ class Deciding:
 
     def _damaged(self, flow: Flow, error: ParseError) -> None:
         self._events(flow, error.events)
-        if flow.state == State.PARSE:
+        if flow.state == PARSE:
             self._parse_error(flow)
 
     # -- deciding -------------------------------------------------------------------------------------------------
@@ -162,27 +160,28 @@ class Deciding:
 
     def _start(self, flow: Flow, parser: Parser, request: Request | None = None) -> None:
         flow.parser = parser
-        flow.state = State.PARSE
+        flow.state = PARSE
         if self._terms.rules.on_demand and isinstance(parser, Http1Parser | Http2Parser):
             # Its first request is to be told whole, and is judged only then.
             for protocol in (Protocol.HTTP,) if isinstance(parser, Http1Parser) else (Protocol.HTTP2, Protocol.GRPC):
-                self._ask(flow, self._kernel.judge(flow.key, flow.session_id, 1 << protocol))
+                judgement = self._kernel.judge(flow.key, flow.session_id, 1 << protocol)
+                flow.walked[1 << protocol] = judgement
+                self._ask(flow, judgement)
         if isinstance(parser, Http2Parser):
             self._judge(flow, HTTP2_OR_GRPC)
         elif not isinstance(parser, Http1Parser):
             self._judge(flow, 1 << flow.protocol)
-        if request is not None and flow.state == State.PARSE:
+        if request is not None and flow.state == PARSE:
             self._unit(flow, request)
         for direction in (TO_SERVER, TO_CLIENT):
             data = bytes(flow.buffers[direction])
             flow.buffers[direction].clear()
-            if data and flow.state == State.PARSE:
+            if data and flow.state == PARSE:
                 self.parse(flow, direction, data)
 
     def _judge(self, flow: Flow, possible: int) -> None:
         """Ask the policy; decides what can be decided for the whole connection."""
-        self._stats.judged += 1
-        judgement = self._kernel.judge(flow.key, flow.session_id, possible)
+        judgement = self._walk(flow, possible)
         flow.judgement = judgement
         self._ask(flow, judgement)
         protocols = _protocols(possible)
@@ -203,6 +202,11 @@ class Deciding:
             else:
                 self._verdicts.deny(flow, judgement, Scope.CONNECTION, Reason.DEFAULT)
 
+    def _walk(self, flow: Flow, possible: int) -> Judgement:
+        """What the policy says; the parser's start may have asked already."""
+        self._stats.judged += 1
+        return flow.walked.pop(possible, None) or self._kernel.judge(flow.key, flow.session_id, possible)
+
     def _apply(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
         judgement = under(judgement, outcome)
         if outcome.action == Action.ALLOW:
@@ -216,12 +220,12 @@ class Deciding:
         flow.resting = True
         if flow.parser is None:
             flow.confirm = None
-            flow.state = State.CONFIRM
+            flow.state = CONFIRM
             self._holding.settle(flow)
 
     def _events(self, flow: Flow, events: list[Event] | tuple[Event, ...]) -> None:
         for event in events:
-            if flow.state != State.PARSE:
+            if flow.state != PARSE:
                 return
             if isinstance(event, Unit):
                 self._unit(flow, event)
@@ -237,9 +241,7 @@ class Deciding:
     def _unit(self, flow: Flow, unit: Unit) -> None:
         self._stats.requests += 1
         flow.unit = unit
-        if once := _ONCE.get(unit.protocol):
-            fields = unit.fields
-            flow.said |= {name: fields[name] for name in once if name in fields}
+        remember(flow.said, unit)
         protocol = NAMES[unit.protocol]
         if flow.kind == Protocol.NONE:
             flow.kind = flow.protocol = protocol
@@ -249,7 +251,7 @@ class Deciding:
         if judgement is None:
             self._judge_request(flow, protocol)
             judgement = flow.judgement
-            if flow.state != State.PARSE:
+            if flow.state != PARSE:
                 return
         flow.judgement = judgement
         if judgement.verdict == Verdict.DENY:
@@ -257,9 +259,7 @@ class Deciding:
         elif judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self._terms.rules.decide(judgement.rule_files, protocol)
             if outcome is None:
-                subject = self._subject(flow, unit)
-                outcome = self._terms.rules.evaluate(judgement.rule_files, subject)
-                self._stats.pattern_budget += subject.over_budget
+                outcome = evaluate(self._terms, self._stats, judgement.rule_files, unit, flow.said)
                 if outcome is not None:
                     self._judged_unit(flow, judgement, outcome, final=unit.final)
             elif outcome.action != Action.ALLOW:
@@ -271,18 +271,12 @@ class Deciding:
             # One protocol, and still undecided: only a broken walk says so.
             self._verdicts.deny(flow, judgement, Scope.CONNECTION, Reason.DEFAULT)
 
-    def _subject(self, flow: Flow, unit: Unit) -> Subject:
-        subject = Subject.of(unit, flow.said)
-        subject.on_budget = self._terms.exceptions.pattern_budget
-        return subject
-
     def _judge_request(self, flow: Flow, protocol: Protocol) -> None:
         if not flow.switching and protocol == flow.kind:
             self._judge(flow, 1 << protocol)
             return
         # An allow is not for good yet where an upgrade is offered, nor where the connection began as something else.
-        self._stats.judged += 1
-        judgement = self._kernel.judge(flow.key, flow.session_id, 1 << protocol)
+        judgement = self._walk(flow, 1 << protocol)
         flow.judgement = flow.judgements[protocol] = judgement
         self._ask(flow, judgement)
 
@@ -348,7 +342,7 @@ class Deciding:
         flow.protocol = Protocol.UNKNOWN
         flow.parser = None
         self._judge(flow, 1 << flow.protocol)
-        if flow.state == State.PARSE:
+        if flow.state == PARSE:
             self._verdicts.deny(flow, flow.judgement, Scope.CONNECTION, Reason.NO_RULE)
 
     def _switched(self, flow: Flow, event: Switched) -> None:
@@ -365,7 +359,7 @@ class Deciding:
         flow.recorded = flow.resting = False
         flow.buffers[TO_SERVER].extend(event.to_server)
         flow.buffers[TO_CLIENT].extend(event.to_client)
-        flow.state = State.IDENTIFY
+        flow.state = IDENTIFY
         if event.protocol and event.protocol != "tls":
             self._read(flow, NAMES[event.protocol])
             return
@@ -384,11 +378,11 @@ class Deciding:
 
     def finish(self, flow: Flow) -> None:
         """No more bytes will come."""
-        if flow.state == State.IDENTIFY and (flow.buffers[0] or flow.buffers[1] or flow.held):
+        if flow.state == IDENTIFY and (flow.buffers[0] or flow.buffers[1] or flow.held):
             self.need_more(flow, final=True)
-        elif flow.state == State.PARSE and not flow.recorded:
+        elif flow.state == PARSE and not flow.recorded:
             self._undetermined(flow)
-        elif flow.state == State.CONFIRM:
+        elif flow.state == CONFIRM:
             self._verdicts.allow_for_good(flow)
 
     def renew(self, flow: Flow) -> None:
@@ -399,7 +393,7 @@ class Deciding:
         if judgement.verdict == Verdict.INSPECT and judgement.rule_files:
             outcome = self._terms.rules.decide(judgement.rule_files, flow.protocol)
             if outcome is None and flow.unit is not None and flow.unit.final:
-                outcome = self._terms.rules.evaluate(judgement.rule_files, self._subject(flow, flow.unit))
+                outcome = evaluate(self._terms, self._stats, judgement.rule_files, flow.unit, flow.said)
             allowed = outcome is not None and outcome.scope == Scope.CONNECTION and outcome.action == Action.ALLOW
         if verdict == Verdict.ALLOW and not allowed:
             # Requests went by unread since it was allowed: what the new rules must see is gone.
@@ -432,14 +426,14 @@ class Deciding:
         """An incomplete beginning has had its time. Unless it is `final`, a flow allowed as unknown is not allowed
         for good: its next bytes may complete what a rule refuses.
         """
-        if flow.state == State.PARSE or flow.agreed:
+        if flow.state == PARSE or flow.agreed:
             # Half a request is not unknown: allowed as that, its other half would never be judged.
             self._stats.need_more += 1
             action = Action.ALLOW if self._terms.exceptions.need_more == Action.ALLOW else Action.DENY
             self._except(flow, action, Reason.NEED_MORE)
-        elif flow.state == State.IDENTIFY and (final or self._terms.exceptions.need_more != Action.INSPECT):
+        elif flow.state == IDENTIFY and (final or self._terms.exceptions.need_more != Action.INSPECT):
             self.exception(flow, self._terms.exceptions.need_more, Reason.NEED_MORE)
-        elif flow.state == State.IDENTIFY and not flow.recorded:
+        elif flow.state == IDENTIFY and not flow.recorded:
             self._stats.need_more += 1
             flow.protocol = Protocol.UNKNOWN
             if flow.first == Protocol.NONE:

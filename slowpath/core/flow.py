@@ -25,32 +25,8 @@ class State(IntEnum):
     REFUSE = 4  # denied
 
 
-@dataclass(slots=True)
-class Stats:
-    """Counters, all growing but `flows`, `held_bytes` (frames) and `kept_bytes` (frames and all else)."""
-
-    packets: int = 0
-    released: int = 0
-    discarded: int = 0
-    no_session: int = 0
-    bad_checksum: int = 0
-    bad_ack: int = 0
-    duplicates: int = 0
-    fragments: int = 0
-    judged: int = 0
-    requests: int = 0
-    forwarded_incomplete: int = 0
-    evicted: int = 0
-    flows: int = 0
-    held_bytes: int = 0
-    kept_bytes: int = 0
-    unwritten: int = 0
-    midstream: int = 0
-    need_more: int = 0
-    parse_error: int = 0
-    reassembly_limit: int = 0
-    overlap_conflict: int = 0
-    pattern_budget: int = 0
+# Reading a member of an enumeration costs more than comparing it, and each packet asks.
+IDENTIFY, PARSE, CONFIRM, PASS, REFUSE = State
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +52,7 @@ class Flow:
         "forwarding", "gap_until", "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement",
         "judgements", "kept_bytes", "key", "kind", "l4", "last_seen", "midstream", "need_from", "need_until", "parser",
         "protocol", "recorded", "resting", "safe", "said", "scheduled", "server_is_a", "session_id", "state",
-        "streams", "switching", "unit",
+        "streams", "switching", "unit", "walked",
     )  # fmt: skip
 
     def __init__(self, key: bytes, info: SessionInfo, packet: Packet) -> None:
@@ -87,6 +63,7 @@ class Flow:
         self.fields = flow_fields(key, info.server_is_a, packet.vlan)
         self.judgement = info.judgement
         self.judgements: dict[Protocol, Judgement] = {}
+        self.walked: dict[int, Judgement] = {}  # asked of the policy ahead, by what the flow may be
         self.midstream = info.midstream
         self.guessed = False  # which side is the server is a guess: no SYN was seen
         self.streams: list[Stream | None] = [None if isn is None else Stream(isn + 1) for isn in info.isn]
@@ -119,15 +96,17 @@ class Flow:
         self.decided_at = 0.0
         self.last_seen = 0.0
         self.scheduled = 0.0
-        self.state = State.IDENTIFY
+        self.state = IDENTIFY
 
     @property
     def kept(self) -> int:
         """Bytes kept for the flow."""
+        to_server, to_client = self.streams
         kept = self.held_bytes + len(self.buffers[0]) + len(self.buffers[1])
-        for stream in self.streams:
-            if stream is not None:
-                kept += stream.retained
+        if to_server is not None:
+            kept += to_server.retained
+        if to_client is not None:
+            kept += to_client.retained
         if self.candidates is not None:
             kept += self.candidates.buffered
         return kept + self.parser.buffered if self.parser is not None else kept

@@ -7,6 +7,7 @@ transport header is read.
 from __future__ import annotations
 
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,11 +33,15 @@ _TAGS: Final = frozenset((0x8100, 0x88A8, 0x9100))
 _EXTENSIONS: Final = frozenset((0, 43, 60, 135, 139, 140))
 _FRAGMENT: Final = 44
 _AUTHENTICATION: Final = 51
-_IP4 = struct.Struct("!BxHHHxB2x4s4s")
-_IP6 = struct.Struct("!IHBx16s16s")
+_IP4 = struct.Struct("!BxHHHxB")
+_IP6 = struct.Struct("!IHB")
 _TCP = struct.Struct("!HHIIBB")
-# In the machine's byte order but for the ports, as the kernel has it.
-_KEY = struct.Struct("=16s16s2s2sBBH")
+# Ethernet type, IPv4 header without options, TCP header.
+_PLAIN = struct.Struct("!12xHBxH2xHxB10xHHIIBB")
+_PLAIN_MIN: Final = 14 + 20 + 20
+_KEY = struct.Struct("!16s16sHHBB2s")
+# In the machine's byte order, as the kernel has it.
+_ASKS = [value.to_bytes(2, sys.byteorder) for value in (False, True)]
 # Of replies with an identifier the types of what they answer.
 _QUERIES = {
     ICMP: {0: 8, 14: 13, 16: 15, 18: 17, 43: 42},
@@ -68,8 +73,8 @@ class Packet:
 
     # No dataclass: this is made for every frame, and what is seldom asked for is read from the frame then.
     __slots__ = (
-        "_flow", "ack", "bad_checksum", "context", "dport", "dst", "frame", "ip_offset", "l4", "l4_offset", "payload",
-        "payload_offset", "place", "seq", "sport", "src", "tcp_flags", "vlan",
+        "_flow", "ack", "bad_checksum", "context", "dport", "frame", "ip_offset", "l4", "l4_offset", "payload",
+        "payload_offset", "place", "seq", "sport", "tcp_flags", "vlan",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917
@@ -79,8 +84,6 @@ class Packet:
         l4_offset: int,
         payload_offset: int,
         end: int,
-        src: bytes,
-        dst: bytes,
         l4: int,
         vlan: tuple[int, ...],
         sport: int,
@@ -96,8 +99,6 @@ class Packet:
         self.l4_offset = l4_offset
         self.payload_offset = payload_offset
         self.payload = frame[payload_offset:end]
-        self.src = src
-        self.dst = dst
         self.l4 = l4
         self.vlan = vlan
         self.sport = sport
@@ -109,6 +110,16 @@ class Packet:
         self.context = context
         self.bad_checksum = False
         self._flow: tuple[bytes, bool] | None = None
+
+    @property
+    def src(self) -> bytes:
+        """The sender's address."""
+        return _addresses(self.frame, self.ip_offset)[0]
+
+    @property
+    def dst(self) -> bytes:
+        """The receiver's address."""
+        return _addresses(self.frame, self.ip_offset)[1]
 
     @property
     def fragment(self) -> bool:
@@ -132,6 +143,13 @@ class Packet:
 def parse_frame(frame: bytes, context: Any = None) -> Packet:
     """Parse an Ethernet frame; raises FrameError."""
     size = len(frame)
+    if size >= _PLAIN_MIN:
+        # What nearly all are is read by one look, and refused below.
+        kind, first, total, fragment, l4, sport, dport, seq, ack, offset, flags = _PLAIN.unpack_from(frame)
+        data = 34 + (offset >> 4) * 4
+        if kind == 0x0800 and first == 0x45 and l4 == TCP and not fragment & 0x3FFF:  # noqa: SIM102
+            if _PLAIN_MIN <= data <= 14 + total <= size:
+                return Packet(frame, 14, 34, data, 14 + total, TCP, (), sport, dport, seq, ack, flags, None, context)
     if size < 14:
         raise FrameError(Reason.TRUNCATED)
     kind = frame[12] << 8 | frame[13]
@@ -156,7 +174,7 @@ def parse_ip4(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = 
     """Parse from an IPv4 header on."""
     if len(frame) < at + 20:
         raise FrameError(Reason.TRUNCATED)
-    first, total, identification, fragment, l4, src, dst = _IP4.unpack_from(frame, at)
+    first, total, identification, fragment, l4 = _IP4.unpack_from(frame, at)
     header = (first & 15) * 4
     if first >> 4 != 4 or header < 20 or total < header:
         raise FrameError(Reason.BAD_HEADER)
@@ -165,14 +183,14 @@ def parse_ip4(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = 
     place = None
     if fragment & 0x3FFF:
         place = Fragment(identification, (fragment & 0x1FFF) * 8, bool(fragment & 0x2000))
-    return _transport(frame, at, at + header, at + total, _MAPPED + src, _MAPPED + dst, l4, vlan, place, context)
+    return _transport(frame, at, at + header, at + total, l4, vlan, place, context)
 
 
 def parse_ip6(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = None) -> Packet:
     """Parse from an IPv6 header on."""
     if len(frame) < at + 40:
         raise FrameError(Reason.TRUNCATED)
-    first, size, l4, src, dst = _IP6.unpack_from(frame, at)
+    first, size, l4 = _IP6.unpack_from(frame, at)
     if first >> 28 != 6:
         raise FrameError(Reason.BAD_HEADER)
     here, end = at + 40, at + 40 + size
@@ -204,7 +222,7 @@ def parse_ip6(frame: bytes, at: int, vlan: tuple[int, ...] = (), context: Any = 
         l4 = following
     if here > end:
         raise FrameError(Reason.TRUNCATED)
-    return _transport(frame, at, here, end, src, dst, l4, vlan, place, context)
+    return _transport(frame, at, here, end, l4, vlan, place, context)
 
 
 def _transport(  # noqa: PLR0917
@@ -212,8 +230,6 @@ def _transport(  # noqa: PLR0917
     ip: int,
     at: int,
     end: int,
-    src: bytes,
-    dst: bytes,
     l4: int,
     vlan: tuple[int, ...],
     place: Fragment | None,
@@ -249,7 +265,7 @@ def _transport(  # noqa: PLR0917
             raise FrameError(Reason.TRUNCATED)
         sport, dport = _icmp_ports(frame, at, l4)
         data = at + 8
-    return Packet(frame, ip, at, data, end, src, dst, l4, vlan, sport, dport, seq, ack, flags, place, context)
+    return Packet(frame, ip, at, data, end, l4, vlan, sport, dport, seq, ack, flags, place, context)
 
 
 def _icmp_ports(frame: bytes, at: int, l4: int) -> tuple[int, int]:
@@ -270,13 +286,19 @@ def is_reply(packet: Packet) -> bool:
 
 def flow_key(packet: Packet, zone: int = 0) -> tuple[bytes, bool]:
     """`struct ms_key` of the packet's flow, and whether the packet goes from its first endpoint to its second."""
-    src, dst, l4 = packet.src, packet.dst, packet.l4
-    sport, dport = packet.sport.to_bytes(2, "big"), packet.dport.to_bytes(2, "big")
-    lower = src + sport <= dst + dport
-    a_asks = l4 in _QUERIES and packet.place is None and lower != is_reply(packet)
+    src, dst = _addresses(packet.frame, packet.ip_offset)
+    l4, sport, dport = packet.l4, packet.sport, packet.dport
+    lower = src < dst or (src == dst and sport <= dport)
+    asks = _ASKS[l4 in _QUERIES and packet.place is None and lower != is_reply(packet)]
     if lower:
-        return _KEY.pack(src, dst, sport, dport, l4, zone, a_asks), True
-    return _KEY.pack(dst, src, dport, sport, l4, zone, a_asks), False
+        return _KEY.pack(src, dst, sport, dport, l4, zone, asks), True
+    return _KEY.pack(dst, src, dport, sport, l4, zone, asks), False
+
+
+def _addresses(frame: bytes, ip: int) -> tuple[bytes, bytes]:
+    if frame[ip] >> 4 == 4:
+        return _MAPPED + frame[ip + 12 : ip + 16], _MAPPED + frame[ip + 16 : ip + 20]
+    return frame[ip + 8 : ip + 24], frame[ip + 24 : ip + 40]
 
 
 def checksum_ok(packet: Packet) -> bool:
@@ -284,15 +306,17 @@ def checksum_ok(packet: Packet) -> bool:
     l4 = packet.l4
     if (l4 != TCP and l4 != UDP) or packet.place is not None:  # noqa: PLR1714  # for every frame, so no set is made
         return True
-    frame, at = packet.frame, packet.l4_offset
-    size = packet.payload_offset + len(packet.payload) - at
+    frame, at, ip = packet.frame, packet.l4_offset, packet.ip_offset
+    end = packet.payload_offset + len(packet.payload)
+    begin, behind = (ip + 12, ip + 20) if frame[ip] >> 4 == 4 else (ip + 8, ip + 40)  # of the addresses
+    octets = frame[begin:end] if behind == at else frame[begin:behind] + frame[at:end]
+    size = end - at
+    # 16-bit words add up modulo 0xffff, and 0x10000 is 1 modulo 0xffff: one big integer does it.
+    summed = int.from_bytes(octets, "big") << 8 if size & 1 else int.from_bytes(octets, "big")
+    if (summed + size + l4) % 0xFFFF == 0:
+        return True
     stored_at = at + (16 if l4 == TCP else 6)
     stored = frame[stored_at] << 8 | frame[stored_at + 1]
     if l4 == UDP and not stored:
         return True
-    addresses = packet.src + packet.dst  # what maps IPv4 is 0 modulo 0xffff, twice
-    # 16-bit words add up modulo 0xffff, and 0x10000 is 1 modulo 0xffff: one big integer does it.
-    summed = int.from_bytes(addresses + frame[at : at + size], "big") << (8 if size & 1 else 0)
-    if (summed + size + l4) % 0xFFFF == 0:
-        return True
-    return stored % 0xFFFF == (int.from_bytes(addresses, "big") + size + l4) % 0xFFFF
+    return stored % 0xFFFF == (int.from_bytes(frame[begin:behind], "big") + size + l4) % 0xFFFF

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 from parsers.base import TO_CLIENT, TO_SERVER
-from slowpath.core.flow import Flow, Held, State, Stats, place
+from slowpath.core.flow import IDENTIFY, PARSE, PASS, Flow, Held, place
 from slowpath.core.frame import FIN, TCP, Packet
 from slowpath.core.model import Command, Discard, Release, Terms
+from slowpath.core.stats import Stats
 from slowpath.core.timers import Timers
 
 
@@ -30,7 +31,11 @@ class Holding:
 
     def hold(self, flow: Flow, packet: Packet, direction: int, end: int) -> None:
         """Keep a packet of the flow; `end` is the stream offset behind it."""
-        insort(flow.held, Held(packet, direction, end, self.now), key=place)
+        held = Held(packet, direction, end, self.now)
+        if flow.held:
+            insort(flow.held, held, key=place)
+        else:
+            flow.held.append(held)
         if flow.held_since is None:
             flow.held_since = self.now
         size = len(packet.frame)
@@ -39,13 +44,13 @@ class Holding:
 
     def settle(self, flow: Flow) -> None:
         """Let go what is judged, and what may go on incomplete; arm the timers of the rest."""
-        if flow.state >= State.PASS:
+        if flow.state >= PASS:
             return
         # What is being identified may need either side; before its first byte, nothing waits.
-        identifies = flow.state == State.IDENTIFY and bool(flow.buffers[TO_SERVER] or flow.buffers[TO_CLIENT])
+        identifies = flow.state == IDENTIFY and bool(flow.buffers[TO_SERVER] or flow.buffers[TO_CLIENT])
         waits = identifies, identifies
         blocked = False
-        if flow.state == State.PARSE and flow.parser is not None:
+        if flow.state == PARSE and flow.parser is not None:
             waits, blocked = (flow.parser.pending(TO_SERVER), flow.parser.pending(TO_CLIENT)), flow.parser.blocked
         pending = waits[0] or waits[1]
         if blocked:
@@ -56,7 +61,7 @@ class Holding:
         elif not flow.forwarding and not flow.hold_until:
             flow.hold_until = self.now + self._terms.limits.hold_incomplete
             self._timers.schedule(flow, flow.hold_until)
-        if (pending or blocked) and not flow.need_until and not (flow.state == State.IDENTIFY and flow.recorded):
+        if (pending or blocked) and not flow.need_until and not (flow.state == IDENTIFY and flow.recorded):
             flow.need_until = self.now + self._terms.limits.need_more
             flow.need_from = flow.heard
             self._timers.schedule(flow, flow.need_until)
@@ -73,7 +78,7 @@ class Holding:
         """Release held packets in order, up to what is safe in their direction."""
         if not flow.held:
             return
-        if flow.state == State.PASS or flow.l4 != TCP:
+        if flow.state == PASS or flow.l4 != TCP:
             going, flow.held = flow.held, []
         else:
             going = _take_safe(flow)
@@ -120,6 +125,11 @@ class Holding:
 def _take_safe(flow: Flow) -> list[Held]:
     """What may go on; a packet that waits behind thousands costs no more than the first."""
     held = flow.held
+    if len(held) == 1:
+        if held[0].end > flow.safe[held[0].direction]:
+            return []
+        flow.held = []
+        return held
     going: list[Held] = []
     begin = 0
     for direction, safe in enumerate(flow.safe):

@@ -13,18 +13,19 @@ from typing import Final
 from fastpath.abi import Action, Reason, Scope, Verdict
 from parsers.base import TO_CLIENT, TO_SERVER
 from slowpath.core.deciding import Deciding
-from slowpath.core.flow import Flow, State, Stats
+from slowpath.core.flow import CONFIRM, IDENTIFY, PARSE, PASS, REFUSE, Flow
 from slowpath.core.frame import ACK, FIN, RST, SYN, TCP, URG, Packet
 from slowpath.core.holding import Holding
 from slowpath.core.model import Command, Exceptions, Judgement, Kernel, Limits, SessionInfo, Terms
-from slowpath.core.reassembly import Arrival, Stream
+from slowpath.core.reassembly import AHEAD, CONFLICT, LIMIT, NEW, OLD, Arrival, Stream
+from slowpath.core.stats import Stats
 from slowpath.core.timers import Timers
 from slowpath.core.verdicts import Verdicts
 from slowpath.rules.ruleset import RuleSet
 
 _ALLOWED: Final = frozenset((Verdict.ALLOW, Verdict.DRAIN))
 _WAITING: Final = frozenset((Verdict.INSPECT, Verdict.UNDECIDED))
-_DOUBTFUL: Final = frozenset((Arrival.CONFLICT, Arrival.LIMIT))
+_SYN_ACK: Final = SYN | ACK
 
 
 class Inspector:
@@ -92,6 +93,7 @@ class Inspector:
         self._terms.exceptions = exceptions or self._terms.exceptions
         for flow in self._flows.values():
             flow.judgements.clear()
+            flow.walked.clear()
             flow.candidates = None
 
     def forget(self, session_id: int) -> list[Command]:
@@ -140,9 +142,9 @@ class Inspector:
     def _flow(self, flow: Flow, judgement: Judgement) -> Flow:
         verdict = judgement.verdict
         if verdict in _ALLOWED or (verdict == Verdict.DENY and judgement.monitor):
-            flow.state = State.PASS
+            flow.state = PASS
         elif verdict == Verdict.DENY:
-            flow.state = State.REFUSE
+            flow.state = REFUSE
         else:
             self._undecided[flow.key] = flow
         self._flows[flow.key] = flow
@@ -154,7 +156,7 @@ class Inspector:
 
     def _idle(self, flow: Flow) -> float:
         limits = self._terms.limits
-        return limits.idle if flow.state < State.PASS else limits.idle_decided
+        return limits.idle if flow.state < PASS else limits.idle_decided
 
     def _still(self, flow: Flow, info: SessionInfo | None) -> bool:
         """Its session lives. If not, it is dropped; a verdict that the kernel did not take is sent again."""
@@ -162,9 +164,9 @@ class Inspector:
             self._deciding.finish(flow)
             self._drop(flow)
             return False
-        if flow.state < State.CONFIRM:
+        if flow.state < CONFIRM:
             return True
-        if flow.state == State.CONFIRM:
+        if flow.state == CONFIRM:
             self._heard(flow, info)
             return True
         waiting = info.judgement.verdict in _WAITING
@@ -201,11 +203,11 @@ class Inspector:
     def _evict(self, flow: Flow) -> None:
         """Make room; what was not decided is by its rule's fail action, or by the exception."""
         self.stats.evicted += 1
-        if flow.state <= State.PARSE:
+        if flow.state <= PARSE:
             failed = flow.judgement.fail == Action.ALLOW
             action = Action.ALLOW if failed else self._terms.exceptions.reassembly_limit
             self._deciding.exception(flow, action, Reason.REASSEMBLY_LIMIT)
-            if flow.state <= State.PARSE:
+            if flow.state <= PARSE:
                 self._verdicts.deny(flow, flow.judgement, Scope.CONNECTION, Reason.REASSEMBLY_LIMIT)
         self._deciding.finish(flow)
         self._drop(flow)
@@ -243,7 +245,7 @@ class Inspector:
         now = self._holding.now
         if flow.need_until and now >= flow.need_until:
             heard, limits = flow.heard, self._terms.limits
-            if flow.state == State.PARSE and heard - flow.need_from >= limits.need_more_progress:
+            if flow.state == PARSE and heard - flow.need_from >= limits.need_more_progress:
                 # A long statement or message on its way.
                 flow.need_until, flow.need_from = now + limits.need_more, heard
             else:
@@ -260,7 +262,7 @@ class Inspector:
         ends = flow.last_seen + idle
         if now >= ends:
             # A connection may sleep for hours; forgotten, its next byte could not be judged.
-            if flow.state >= State.PASS or self._replaced(flow):
+            if flow.state >= PASS or self._replaced(flow):
                 self._deciding.finish(flow)
                 self._drop(flow)
                 return
@@ -273,9 +275,9 @@ class Inspector:
         flow.gap_until = 0.0
         if not flow.held:
             return
-        if flow.state <= State.PARSE:
+        if flow.state <= PARSE:
             self._deciding.exception(flow, self._terms.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
-        elif flow.state == State.CONFIRM:
+        elif flow.state == CONFIRM:
             # It is allowed already; TCP sends again what stands behind the hole.
             for stream in flow.streams:
                 if stream is not None:
@@ -295,15 +297,15 @@ class Inspector:
     def _datagram(self, packet: Packet) -> None:
         key, a_to_b = packet.flow
         flow = self._lookup(packet, key, self._flows.get(key))
-        if flow is None or flow.state == State.REFUSE:
+        if flow is None or flow.state == REFUSE:
             self._holding.discard(packet)
             return
         direction = flow.direction(a_to_b)
-        if flow.state == State.IDENTIFY:
+        if flow.state == IDENTIFY:
             self._holding.hold(flow, packet, direction, 0)
             self._deciding.identify_datagram(flow, direction, packet.payload)
             self._holding.flush(flow)
-        elif flow.state == State.PARSE:
+        elif flow.state == PARSE:
             self._holding.hold(flow, packet, direction, 0)
             self._deciding.parse(flow, direction, packet.payload)
             self._holding.flush(flow)
@@ -316,7 +318,7 @@ class Inspector:
     def _tcp(self, packet: Packet) -> None:
         key, a_to_b = packet.flow
         flow = self._flows.get(key)
-        if flow is not None and packet.tcp_flags & (SYN | ACK) == SYN:
+        if flow is not None and packet.tcp_flags & _SYN_ACK == SYN:
             direction = flow.direction(a_to_b)
             stream = flow.streams[direction]
             if direction == TO_CLIENT or stream is None or stream.start != (packet.seq + 1) & 0xFFFFFFFF:
@@ -327,9 +329,9 @@ class Inspector:
             self._holding.release(packet)  # no byte, nothing to judge; SYN, FIN and RST are the kernel's
             return
         flow = self._lookup(packet, key, flow)
-        if flow is None or flow.state == State.REFUSE:
+        if flow is None or flow.state == REFUSE:
             self._holding.discard(packet)
-        elif flow.state == State.PASS:
+        elif flow.state == PASS:
             self._holding.release(packet)
         else:
             self._segment(flow, packet, flow.direction(a_to_b))
@@ -370,7 +372,7 @@ class Inspector:
                     self._watch_gaps(flow)
         else:
             self._holding.release(packet)
-        if flow.state == State.CONFIRM:
+        if flow.state == CONFIRM:
             self._verdicts.confirm(flow)
         self._ended(flow, packet, direction)
 
@@ -398,41 +400,41 @@ class Inspector:
             self._conflict(flow, packet, direction, end)
             return
         arrival, fresh = stream.push(at, data)
-        if arrival in _DOUBTFUL and (info := self._kernel.session(flow.key)) is not None:
+        if arrival >= CONFLICT and (info := self._kernel.session(flow.key)) is not None:
             # Of what its receiver has no other reading matters: the byte of a keep-alive may be any (RFC 9293 §3.8.4).
             self._heard(flow, info)
             arrival, fresh = stream.push(at, data)
-        if arrival == Arrival.OLD:
+        if arrival <= AHEAD and not self._overfull(flow, packet, arrival):
+            self._holding.hold(flow, packet, direction, end)
+            if arrival == NEW:
+                if flow.state == IDENTIFY:
+                    self._deciding.identify(flow, direction, fresh)
+                elif flow.state == PARSE:
+                    self._deciding.parse(flow, direction, fresh)
+                self._holding.settle(flow)
+            if stream.queued or flow.gap_until:
+                self._watch_gaps(flow)
+        elif arrival == OLD:
             if end <= flow.safe[direction]:
                 self._holding.release(packet)
             else:
                 self.stats.duplicates += 1  # its first copy is held
                 self._holding.discard(packet)
-        elif arrival == Arrival.CONFLICT:
+        elif arrival == CONFLICT:
             self._conflict(flow, packet, direction, end)
-        elif arrival == Arrival.LIMIT and flow.state == State.PARSE and direction == TO_CLIENT and at < stream.next:
+        elif arrival == LIMIT and flow.state == PARSE and direction == TO_CLIENT and at < stream.next:
             self._holding.release(packet)  # a late copy of what a server sent: nothing depends on it
-        elif arrival == Arrival.LIMIT and flow.state == State.CONFIRM and at > stream.next:
+        elif arrival == LIMIT and flow.state == CONFIRM and at > stream.next:
             self._holding.discard(packet)  # it is allowed already; TCP sends it again
-        elif arrival == Arrival.LIMIT or self._overfull(flow, packet, arrival):
-            self._holding.hold(flow, packet, direction, end)
-            self._deciding.exception(flow, self._terms.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
         else:
             self._holding.hold(flow, packet, direction, end)
-            if arrival == Arrival.NEW:
-                if flow.state == State.IDENTIFY:
-                    self._deciding.identify(flow, direction, fresh)
-                elif flow.state == State.PARSE:
-                    self._deciding.parse(flow, direction, fresh)
-                self._holding.settle(flow)
-            if stream.queued or flow.gap_until:
-                self._watch_gaps(flow)
+            self._deciding.exception(flow, self._terms.exceptions.reassembly_limit, Reason.REASSEMBLY_LIMIT)
 
     def _overfull(self, flow: Flow, packet: Packet, arrival: Arrival) -> bool:
         """Too much would be held. What is in order of a long unit need not be: its last byte is read before it goes."""
         if flow.held_bytes + len(packet.frame) <= self._terms.limits.flow_held:
             return False
-        if arrival != Arrival.NEW or flow.state != State.PARSE or flow.parser is None or flow.parser.blocked:
+        if arrival != NEW or flow.state != PARSE or flow.parser is None or flow.parser.blocked:
             return True
         flow.forwarding = True
         return False

@@ -33,6 +33,9 @@ class Arrival(IntEnum):
     LIMIT = 4  # does not fit the queue, or is for a place that is forgotten and not acknowledged
 
 
+NEW, AHEAD, OLD, CONFLICT, LIMIT = Arrival
+
+
 class Stream:
     """Reassembles one direction."""
 
@@ -83,21 +86,21 @@ class Stream:
         """A segment; with NEW, the bytes that are now in order."""
         end = at + len(data)
         if at < self.next and not self._agrees(at, data):
-            return Arrival.CONFLICT, b""
+            return CONFLICT, b""
         if self.acknowledged < self._history_at and at < self._history_at and end > self.acknowledged:
-            return Arrival.LIMIT, b""
+            return LIMIT, b""
         if end <= self.next:
-            return Arrival.OLD, b""
+            return OLD, b""
         if at > self.next:
             return self._ahead(at, end, data), b""
         fresh = data[self.next - at :]
         if self._queue:
             if not self._queue_agrees(at, data):
-                return Arrival.CONFLICT, b""
+                return CONFLICT, b""
             fresh = self._take(fresh)
         self.next += len(fresh)
         self._remember(fresh)
-        return Arrival.NEW, fresh
+        return NEW, fresh
 
     def _agrees(self, at: int, data: bytes) -> bool:
         low = max(at, self._history_at)
@@ -116,9 +119,9 @@ class Stream:
 
     def _ahead(self, at: int, end: int, data: bytes) -> Arrival:
         if not self._queue_agrees(at, data):
-            return Arrival.CONFLICT
+            return CONFLICT
         if end - self.next > QUEUE_BYTES or len(self._queue) >= QUEUE_SEGMENTS:
-            return Arrival.LIMIT
+            return LIMIT
         # The queue never overlaps: only the parts of `data` between its entries are added.
         here = at
         parts: list[tuple[int, bytes]] = []
@@ -132,7 +135,7 @@ class Stream:
         for part in parts:
             insort(self._queue, part)
             self.queued += len(part[1])
-        return Arrival.AHEAD if parts else Arrival.OLD
+        return AHEAD if parts else OLD
 
     def _take(self, fresh: bytes) -> bytes:
         """`fresh` and what the queue has behind it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastpath.abi import Protocol, Reason, Scope, Verdict
 from fastpath.policy.model import Log
 from fastpath.word import Word
 from parsers.base import TO_SERVER, Value
-from parsers.registry import field_of
-from slowpath.core.flow import Flow, State
+from parsers.registry import FIELDS, field_of
+from slowpath.core.flow import CONFIRM, PASS, REFUSE, Flow
 from slowpath.core.frame import TCP
 from slowpath.core.holding import Holding
 from slowpath.core.model import Decide, Judgement, Terms, Write
@@ -46,7 +48,7 @@ class Verdicts:
             if flow.protocol != Protocol.UNKNOWN:
                 # Named by the server's greeting: what the client says must not have two readings either.
                 flow.confirm[TO_SERVER] = max(flow.confirm[TO_SERVER], 1)
-            flow.state = State.CONFIRM
+            flow.state = CONFIRM
             self._holding.settle(flow)
             self.confirm(flow)
             return
@@ -63,7 +65,7 @@ class Verdicts:
 
     def allow_for_good(self, flow: Flow) -> None:
         """What is held and what is to come goes on unread."""
-        flow.state = State.PASS
+        flow.state = PASS
         self._timers.schedule(flow, self._holding.now + self._terms.limits.idle_decided)
         if flow.decision[0] != Verdict.NONE:
             self.decide(flow, *flow.decision)
@@ -79,10 +81,10 @@ class Verdicts:
         self.record(flow, Verdict.DENY, scope, reason, judgement, outcome=outcome)
         self.decide(flow, Verdict.DENY, scope, reason)
         if judgement.monitor:
-            flow.state = State.PASS
+            flow.state = PASS
             self._holding.flush(flow)
             return
-        flow.state = State.REFUSE
+        flow.state = REFUSE
         self._timers.schedule(flow, self._holding.now + self._terms.limits.idle_decided)
         self._holding.refuse(flow, reset=judgement.reset and flow.l4 == TCP)
 
@@ -144,8 +146,10 @@ class Verdicts:
 
 
 def _findings(flow: Flow, limit: int, told: Noted, latency: float | None) -> Findings:
-    said = {**flow.said, **flow.unit.fields} if flow.unit is not None else {}
-    fields = {name: _shown(value, limit) for name, value in said.items() if not field_of(name).hidden}
+    said: Mapping[str, Value] = flow.unit.fields if flow.unit is not None else {}
+    if flow.said:
+        said = {**flow.said, **said}
+    fields = {name: _shown(said[name], limit) for name in said if not (FIELDS.get(name) or field_of(name)).hidden}
     rule_file, _, l7_rule = told.rule.partition("/")
     severity = told.attributes.severity
     return Findings(
@@ -155,9 +159,9 @@ def _findings(flow: Flow, limit: int, told: Noted, latency: float | None) -> Fin
 
 
 def _shown(value: Value, limit: int) -> str | int | list[str]:
-    if isinstance(value, tuple):
-        return [_text(each, limit) for each in value]
-    return value if isinstance(value, int) else _text(value, limit)
+    if isinstance(value, bytes):
+        return _text(value, limit)
+    return value if isinstance(value, int) else [_text(each, limit) for each in value]
 
 
 def _text(value: bytes, limit: int) -> str:

@@ -16,7 +16,7 @@ def unsound(rule_file: RuleFile) -> Iterator[str]:
         if not rule.must_match or not rule.must_not_match:
             yield f"{where}: needs samples that it must match, and that it must not match"
         for sample, must in samples(rule):
-            outcome = rules.evaluate([rule_file.name], sample.subject)
+            outcome = rules.evaluate((rule_file.name,), sample.subject)
             if _decided(outcome, rule_file, rule) != must:
                 by = f"decided by {outcome.rule or 'no rule'}" if outcome is not None else "not decided yet"
                 yield f"{rule_file.file}:{sample.line}: {rule.id}: {'must' if must else 'must not'} match, is {by}"

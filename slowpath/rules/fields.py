@@ -86,9 +86,10 @@ class Subject:
 
     def texts(self, name: str) -> Texts | None:
         """Values of a field that the unit has; None where servers read them in more than one way."""
-        if name not in self._seen:
-            self._seen[name] = _texts(field_of(name), self._fields[name])
-        return self._seen[name]
+        seen = self._seen
+        if name not in seen:
+            seen[name] = _texts(field_of(name), self._fields[name])
+        return seen[name]
 
     def found(self, name: str, scanner: Scanner) -> tuple[Found, ...]:
         """Patterns in each value, as sent, of a field that the unit has."""
@@ -101,6 +102,8 @@ class Subject:
 
     def patterns(self) -> tuple[Pattern, ...]:
         """All that were found, by id."""
+        if not self._found:
+            return ()
         found = {
             pattern.id: pattern
             for (_, scanner), several in self._found.items()
@@ -111,14 +114,12 @@ class Subject:
 
 
 def _texts(field: Field, value: Value) -> Texts | None:
-    if field.name == "http.path":
-        assert isinstance(value, bytes)
-        path = normal.path(value)
-        return None if path.ambiguous else (path.text,)
-    if field.name == "http.host":
-        assert isinstance(value, bytes)
-        return (normal.host(value),)
     if isinstance(value, bytes):
+        if field.name == "http.path":
+            path = normal.path(value)
+            return None if path.ambiguous else (path.text,)
+        if field.name == "http.host":
+            return (normal.host(value),)
         return (text_of(value.lower() if field.folded else value),)
     values = value if isinstance(value, tuple) else ()
     return tuple(text_of(each.lower() if field.folded else each) for each in values)

@@ -27,6 +27,10 @@ class Answer(enum.Enum):
     DOUBT = enum.auto()
 
 
+# Reading a member of an enumeration costs more than comparing it, and rules do it for every unit.
+_NO, _YES, _LATER, _DOUBT = Answer
+
+
 class Condition(Protocol):
     """Of a rule."""
 
@@ -57,15 +61,17 @@ class Test:
     def answer(self, subject: Subject) -> Answer:
         """See `Condition`."""
         if not subject.has(self.field):
-            return Answer.LATER if self.field in subject.later else Answer.NO
+            return _LATER if self.field in subject.later else _NO
         if self.ranges is not None:
             number = subject.number(self.field)
-            return Answer.YES if any(low <= number <= high for low, high in self.ranges) else Answer.NO
+            return _YES if any(low <= number <= high for low, high in self.ranges) else _NO
         texts = subject.texts(self.field)
         if texts is None:
-            return Answer.DOUBT
+            return _DOUBT
+        if len(texts) == 1:
+            return _YES if self._fits(texts[0]) else _NO
         fits = bool(texts) and (all if self.every else any)(map(self._fits, texts))
-        return Answer.YES if fits else Answer.NO
+        return _YES if fits else _NO
 
     def _fits(self, text: str) -> bool:
         return (
@@ -102,16 +108,16 @@ class Contains:
     def answer(self, subject: Subject) -> Answer:
         """See `Condition`. Over the budget it is in doubt, unless what was not looked at counts as not there."""
         if not subject.has(self.field):
-            return Answer.LATER if self.field in subject.later else Answer.NO
+            return _LATER if self.field in subject.later else _NO
         found = subject.found(self.field, self.scanner)
         ids = {pattern.id for pattern in self.patterns}
         fits = [not ids.isdisjoint(each.ids) for each in found]
         if fits and (all if self.every else any)(fits):
-            return Answer.YES
+            return _YES
         if any(each.over and not fit for each, fit in zip(found, fits, strict=True)):
             subject.over_budget = True
-            return Answer.NO if subject.on_budget == Action.ALLOW else Answer.DOUBT
-        return Answer.NO
+            return _NO if subject.on_budget == Action.ALLOW else _DOUBT
+        return _NO
 
     def fields(self) -> Iterator[str]:
         """See `Condition`."""
@@ -137,9 +143,9 @@ class _Several:
         found = self.otherwise
         for part in self.parts:
             answer = part.answer(subject)
-            if answer == self.decides:
+            if answer is self.decides:
                 return answer
-            if answer == Answer.LATER or found == self.otherwise:
+            if answer is _LATER or found is self.otherwise:
                 found = answer
         return found
 
@@ -158,7 +164,7 @@ class All(_Several):
 
     __slots__ = ()
     name = "all"
-    decides, otherwise = Answer.NO, Answer.YES
+    decides, otherwise = _NO, _YES
 
 
 class AnyOf(_Several):
@@ -166,7 +172,7 @@ class AnyOf(_Several):
 
     __slots__ = ()
     name = "any"
-    decides, otherwise = Answer.YES, Answer.NO
+    decides, otherwise = _YES, _NO
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,7 @@ class Not:
     def answer(self, subject: Subject) -> Answer:
         """See `Condition`."""
         answer = self.part.answer(subject)
-        return {Answer.YES: Answer.NO, Answer.NO: Answer.YES}.get(answer, answer)
+        return {_YES: _NO, _NO: _YES}.get(answer, answer)
 
     def fields(self) -> Iterator[str]:
         """See `Condition`."""

@@ -25,6 +25,8 @@ from slowpath.rules.samples import Sample, read_sample
 from slowpath.rules.scan import Library
 
 MAX_RULES = 10_000
+# Read for every unit; see `slowpath.rules.match`.
+_YES, _LATER, _DOUBT = Answer.YES, Answer.LATER, Answer.DOUBT
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class Rule:
     def answer(self, subject: Subject) -> Answer:
         """YES, NO, or LATER."""
         answer = self.match.answer(subject)
-        if answer == Answer.DOUBT:
-            return Answer.NO if self.action == Action.ALLOW else Answer.YES
+        if answer is _DOUBT:
+            return Answer.NO if self.action == Action.ALLOW else _YES
         return answer
 
 
@@ -95,7 +97,7 @@ class RuleFile:
         object.__setattr__(self, "fields", frozenset().union(*(rule.fields for rule in self.rules)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Noted:
     """A rule in monitor mode that would have denied; `rule` is "file/id"."""
 
@@ -104,7 +106,7 @@ class Noted:
     patterns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What the rule files say. `rule` is "file/id", empty when none matched; `patterns` were found on the way."""
 
@@ -137,6 +139,9 @@ class RuleSet:
     _whole: dict[tuple[tuple[str, ...], App], Outcome | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _in_order: dict[tuple[tuple[str, ...], App], tuple[tuple[str, Rule], ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         asked = (name for rule_file in self.files.values() for name in rule_file.fields)
@@ -154,18 +159,17 @@ class RuleSet:
             digest.update(f"{name}={self.files[name].hash if name in self.files else '-'};".encode())
         return digest.hexdigest()
 
-    def asks(self, names: Iterable[str]) -> frozenset[str]:
+    def asks(self, names: tuple[str, ...]) -> frozenset[str]:
         """Fields that rules of these files ask for."""
-        names = tuple(names)
         found = self._asks.get(names)
         if found is None:
             fields = (self.files[name].fields for name in names if name in self.files)
             found = self._asks[names] = frozenset().union(*fields)
         return found
 
-    def decide(self, names: Iterable[str], protocol: App) -> Outcome | None:
+    def decide(self, names: tuple[str, ...], protocol: App) -> Outcome | None:
         """The decision for the whole connection, or None: it depends on what is said in it."""
-        key = tuple(names), protocol
+        key = names, protocol
         if key not in self._whole:
             self._whole[key] = self._decide(*key)
         return self._whole[key]
@@ -174,10 +178,10 @@ class RuleSet:
         for name, rule in self._rules(names, protocol):
             if rule.scope != Scope.NONE:
                 return None
-            return Outcome(rule.action, Reason.RULE, Scope.CONNECTION, f"{name}/{rule.id}", rule.attributes)
+            return Outcome(rule.action, Reason.RULE, Scope.CONNECTION, name, rule.attributes)
         return NO_RULE_CONNECTION
 
-    def evaluate(self, names: Iterable[str], subject: Subject) -> Outcome | None:
+    def evaluate(self, names: tuple[str, ...], subject: Subject) -> Outcome | None:
         """The decision for one unit, or None: it depends on what the connection has yet to say. Of scope CONNECTION it
         is that of all units to come. Where patterns would cost too much `subject.on_budget` is taken, and
         `over_budget` set.
@@ -190,28 +194,36 @@ class RuleSet:
             answer = rule.answer(subject)
             if subject.over_budget and subject.on_budget == Action.DENY:
                 return OVER_BUDGET
-            if answer == Answer.LATER:
+            if answer is _LATER:
                 return None
-            if answer == Answer.YES and rule.monitor:
-                noted += (Noted(f"{name}/{rule.id}", *_with_patterns(rule.attributes, subject)),)
-            elif answer == Answer.YES:
+            if answer is _YES and rule.monitor:
+                noted += (Noted(name, *_with_patterns(rule.attributes, subject)),)
+            elif answer is _YES:
                 attributes, patterns = _with_patterns(rule.attributes, subject)
-                return Outcome(rule.action, Reason.RULE, scope, f"{name}/{rule.id}", attributes, noted, patterns)
+                return Outcome(rule.action, Reason.RULE, scope, name, attributes, noted, patterns)
         outcome = NO_RULE_CONNECTION if scope == Scope.CONNECTION else NO_RULE_REQUEST
         return replace(outcome, noted=noted) if noted else outcome
 
-    def _rules(self, names: Iterable[str], protocol: App) -> Iterator[tuple[str, Rule]]:
-        for name in names:
-            rule_file = self.files.get(name)
-            if rule_file is not None:
-                for rule in rule_file.by_protocol.get(protocol, ()):
-                    yield name, rule
+    def _rules(self, names: tuple[str, ...], protocol: App) -> tuple[tuple[str, Rule], ...]:
+        """("file/id", rule) in the order in which they are asked."""
+        key = names, protocol
+        found = self._in_order.get(key)
+        if found is None:
+            found = self._in_order[key] = tuple(
+                (f"{name}/{rule.id}", rule)
+                for name in names
+                if name in self.files
+                for rule in self.files[name].by_protocol.get(protocol, ())
+            )
+        return found
 
 
 def _with_patterns(attributes: Attributes, subject: Subject) -> tuple[Attributes, tuple[str, ...]]:
     """Names of the patterns found; a rule that says nothing of severity has that of the worst."""
     patterns = subject.patterns()
-    if patterns and attributes.severity is None:
+    if not patterns:
+        return attributes, ()
+    if attributes.severity is None:
         worst = max((pattern.severity for pattern in patterns), key=lambda severity: severity.value)
         attributes = replace(attributes, severity=worst)
     return attributes, tuple(pattern.id for pattern in patterns)

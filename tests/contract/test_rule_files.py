@@ -29,8 +29,8 @@ def test_samples(path: Path) -> None:
 
 def test_scopes() -> None:
     rules = load_rules([CONFIGS])
-    assert rules.decide(["web"], Protocol.HTTP) is None
-    assert rules.decide(["greeter"], Protocol.GRPC) is None
-    whole = rules.decide(["grpc-only"], Protocol.GRPC)
+    assert rules.decide(("web",), Protocol.HTTP) is None
+    assert rules.decide(("greeter",), Protocol.GRPC) is None
+    whole = rules.decide(("grpc-only",), Protocol.GRPC)
     assert whole is not None
     assert (whole.action, whole.scope) == (Action.ALLOW, Scope.CONNECTION)

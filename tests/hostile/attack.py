@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from fastpath.abi import Action, Protocol, Verdict
 from fastpath.document import Problems
@@ -13,18 +14,25 @@ from slowpath.core.model import Command, Decide, Judgement, Release, Write
 from slowpath.replay import InspectAll, Replay
 from slowpath.rules.fields import Subject
 from slowpath.rules.match import All, Condition, Not, Test
+from slowpath.rules.patterns import load_patterns
 from slowpath.rules.ruleset import Rule, RuleFile, RuleSet, read_rule_file
+from slowpath.rules.scan import Library
 from tests.unit.slowpath.core.wire import Connection, Play, inspect
 
+PATTERNS = Path(__file__).parents[2] / "configs" / "patterns.d"
 # No play here is longer.
 MOST = 1 << 20
 
 
 def ruled(*texts: str) -> RuleSet:
-    """Rule files, by their text."""
+    """Rule files, by their text; they may name the shipped patterns."""
     problems = Problems()
-    files = [read_rule_file(text, "x.yaml", problems) for text in texts]
+    library = Library()
+    if any("pattern:" in text for text in texts):
+        library = Library(load_patterns(sorted(PATTERNS.glob("*.yaml")), problems))
+    files = [read_rule_file(text, "x.yaml", problems, library) for text in texts]
     problems.raise_if_any()
+    library.compile()
     return RuleSet({each.name: each for each in files if each is not None})
 
 

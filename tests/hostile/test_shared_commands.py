@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import pytest
 
-from fastpath.abi import Protocol
-from slowpath.core.model import Judgement
+from fastpath.abi import Action, Protocol
+from slowpath.core.model import Exceptions, Judgement
+from slowpath.rules import scan
 from tests.hostile.attack import Quick, judged, ruled, through
 from tests.unit.slowpath.core.wire import allow, deny
 
@@ -86,3 +87,30 @@ def test_new_rules_are_those_of_the_next_command() -> None:
     p.inspector.reload(PINGS)
     p.client(b"ECHO x\r\n")
     assert (p.records[-1]["verdict"], p.records[-1]["reason"]) == ("deny", "no_rule")
+
+
+SHIELDED = ruled("""
+name: redis
+protocol: redis
+rules:
+  - {id: no-attack, match: {redis.keys: {pattern: waf}}, action: deny}
+  - {id: rest, match: {redis.command: {regex: ".*"}}, action: allow}
+""")
+
+
+@pytest.mark.parametrize(
+    ("action", "verdict", "reason"),
+    [(Action.DENY, "deny", "pattern_budget"), (Action.ALLOW, "allow", "rule"), (Action.INSPECT, "deny", "rule")],
+)
+def test_patterns_that_cost_too_much_are_the_exceptions_matter(
+    action: Action, verdict: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "BUDGET", 0)
+    monkeypatch.setattr(scan, "BUDGET_OF_BYTE", 0)
+    p = Quick(judged("redis"), SHIELDED, exceptions=Exceptions(pattern_budget=action))
+    p.client(b"SET union/../select b\r\n")
+    p.wait(0.03)
+    assert (through(p) != b"") == (verdict == "allow")
+    assert p.inspector.stats.pattern_budget == 1
+    p.server(b"+OK\r\n")
+    assert (p.records[-1]["verdict"], p.records[-1]["reason"]) == (verdict, reason)

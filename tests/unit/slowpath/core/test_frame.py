@@ -3,6 +3,8 @@ from __future__ import annotations
 import struct
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from fastpath.abi import Reason
 from slowpath.core.frame import ACK, TCP, UDP, FrameError, Packet, checksum_ok, flow_key, parse_frame
@@ -109,3 +111,25 @@ def test_checksum_left_to_the_card() -> None:
     total = sum(struct.unpack("!8H", pseudo))
     frame[50:52] = ((total & 0xFFFF) + (total >> 16)).to_bytes(2, "big")
     assert checksum_ok(parse_frame(bytes(frame)))
+
+
+@given(st.lists(st.tuples(st.integers(14, 60), st.integers(0, 255)), max_size=4), st.integers(0, 8), st.integers(0, 8))
+@example([], 0, 0)
+def test_what_is_read_at_one_look_is_what_the_steps_read(damage: list[tuple[int, int]], more: int, less: int) -> None:
+    frame = bytearray(tcp_frame(CLIENT, SERVER, 1000, 80, 7, 9, ACK, b"hello") + bytes(more))
+    for at, value in damage:
+        if at < len(frame):
+            frame[at] = value
+    frame = frame[: len(frame) - less]
+
+    def read(octets: bytes, tag: int) -> object:
+        try:
+            p = parse_frame(octets)
+        except FrameError as error:
+            return error.reason
+        places = (p.ip_offset - tag, p.l4_offset - tag, p.payload_offset - tag)
+        said = (p.src, p.dst, p.l4, p.sport, p.dport, p.seq, p.ack, p.tcp_flags, p.place, p.payload)
+        return places, said, p.flow, checksum_ok(p)
+
+    tagged = frame[:12] + b"\x81\0\0\1" + frame[12:]  # only untagged frames are read at one look
+    assert read(bytes(frame), 0) == read(bytes(tagged), 4)

@@ -49,7 +49,7 @@ def problems_of(match: str) -> list[str]:
 def decides(match: str, action: str = "allow", *, later: frozenset[str] = frozenset(), **said: object) -> bool | None:
     """Whether the rule decides; None: not yet."""
     subject = Subject(Protocol.HTTP, {name.replace("_", ".", 1): value for name, value in said.items()}, later)  # type: ignore[misc]
-    outcome = compiled(match, action).evaluate(["w"], subject)
+    outcome = compiled(match, action).evaluate(("w",), subject)
     return None if outcome is None else outcome.rule == "w/a"
 
 
@@ -171,7 +171,7 @@ def test_scope_is_what_rules_up_to_the_one_that_decides_depend_on() -> None:
     rules = RuleSet({"w": rule_file})
 
     def outcome(**said: bytes) -> tuple[Action, Scope, str]:
-        found = rules.evaluate(["w"], Subject(Protocol.HTTP, {f"http.{name}": value for name, value in said.items()}))
+        found = rules.evaluate(("w",), Subject(Protocol.HTTP, {f"http.{name}": value for name, value in said.items()}))
         assert found is not None
         return found.action, found.scope, found.rule
 
@@ -191,7 +191,7 @@ def test_values_out_of_a_file(tmp_path: Path) -> None:
         (b"d", ""),
         (b"# known", ""),
     ):
-        outcome = rules.evaluate(["w"], Subject(Protocol.HTTP, {"http.host": host}))
+        outcome = rules.evaluate(("w",), Subject(Protocol.HTTP, {"http.host": host}))
         assert outcome is not None
         assert outcome.rule == expected
     (tmp_path / "names.txt").write_text("a.example\n")
@@ -257,5 +257,5 @@ def test_headers(match: str, action: str, values: tuple[bytes, ...] | None, expe
     assert decides(match, action, **said) is expected
     rules = compiled(match, action)
     assert rules.on_demand
-    assert rules.asks(["w"]) == {"http.header.x-key"}
+    assert rules.asks(("w",)) == {"http.header.x-key"}
     assert not compiled("{http.method: GET}").on_demand

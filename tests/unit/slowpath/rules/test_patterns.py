@@ -44,7 +44,7 @@ def said(protocol: str, on_budget: Action = Action.DENY, **fields: bytes | tuple
 
 
 def ask(rules: RuleSet, subject: Subject) -> str:
-    outcome = rules.evaluate(["w"], subject)
+    outcome = rules.evaluate(("w",), subject)
     assert outcome is not None
     return outcome.rule or outcome.reason.name
 
@@ -145,7 +145,7 @@ def test_over_budget(folder: Path, action: Action, denied: str, allowed: str) ->
 
 @pytest.mark.usefixtures("scarce")
 def test_over_budget_is_a_denial_of_the_request(folder: Path) -> None:
-    outcome = rules_of(folder, DENY, REST).evaluate(["w"], said("http", path=b"/secret"))
+    outcome = rules_of(folder, DENY, REST).evaluate(("w",), said("http", path=b"/secret"))
     assert outcome == Outcome(Action.DENY, Reason.PATTERN_BUDGET, Scope.REQUEST)
 
 

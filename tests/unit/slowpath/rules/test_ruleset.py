@@ -39,7 +39,7 @@ rules:
 def ask(rules: RuleSet, path: bytes, method: bytes = b"GET", host: bytes = b"x.example", kind: bytes = b"") -> str:
     stream = 1 if kind else 0
     request = Request(method, path, host, kind, stream)
-    outcome = rules.evaluate(["web"], Subject.of(request))
+    outcome = rules.evaluate(("web",), Subject.of(request))
     assert outcome is not None
     return outcome.rule if outcome.action == Action.ALLOW else f"!{outcome.rule or outcome.reason.name}"
 
@@ -65,11 +65,11 @@ def test_ambiguous_path_never_profits(path: bytes) -> None:
 
 def test_scope_is_derived() -> None:
     rules = compiled(WEB)
-    assert rules.decide(["web"], Protocol.HTTP) is None
-    assert rules.decide(["web"], Protocol.DNS) == Outcome(Action.DENY, Reason.NO_RULE, Scope.CONNECTION)
-    assert rules.decide(["missing"], Protocol.HTTP) == Outcome(Action.DENY, Reason.NO_RULE, Scope.CONNECTION)
+    assert rules.decide(("web",), Protocol.HTTP) is None
+    assert rules.decide(("web",), Protocol.DNS) == Outcome(Action.DENY, Reason.NO_RULE, Scope.CONNECTION)
+    assert rules.decide(("missing",), Protocol.HTTP) == Outcome(Action.DENY, Reason.NO_RULE, Scope.CONNECTION)
     whole = compiled("{name: w, protocol: grpc, rules: [{id: all, action: allow}]}")
-    assert whole.decide(["w"], Protocol.GRPC) == Outcome(Action.ALLOW, Reason.RULE, Scope.CONNECTION, "w/all")
+    assert whole.decide(("w",), Protocol.GRPC) == Outcome(Action.ALLOW, Reason.RULE, Scope.CONNECTION, "w/all")
 
 
 def test_rules_on_what_a_protocol_has_not_do_not_make_it_request_scoped() -> None:
@@ -77,9 +77,9 @@ def test_rules_on_what_a_protocol_has_not_do_not_make_it_request_scoped() -> Non
         "name: w\nprotocol: [http, grpc, dns]\n"
         "rules: [{id: a, match: {grpc.service: x.Y}, action: deny}, {id: b, action: allow}]"
     )
-    assert rules.decide(["w"], Protocol.GRPC) is None
-    assert rules.decide(["w"], Protocol.HTTP) is None, "it may be gRPC-Web"
-    outcome = rules.decide(["w"], Protocol.DNS)
+    assert rules.decide(("w",), Protocol.GRPC) is None
+    assert rules.decide(("w",), Protocol.HTTP) is None, "it may be gRPC-Web"
+    outcome = rules.decide(("w",), Protocol.DNS)
     assert outcome is not None
     assert outcome.action == Action.ALLOW
 
@@ -189,7 +189,7 @@ rules:
 
 def test_rules_in_monitor_mode_are_noted_and_the_next_decides() -> None:
     rules = compiled(WATCHED)
-    outcome = rules.evaluate(["w"], Subject.of(Request(b"GET", b"/x/y", b"")))
+    outcome = rules.evaluate(("w",), Subject.of(Request(b"GET", b"/x/y", b"")))
     assert outcome is not None
     assert (outcome.rule, outcome.action) == ("w/hidden", Action.DENY)
     assert [(each.rule, each.attributes.severity) for each in outcome.noted] == [
@@ -199,7 +199,7 @@ def test_rules_in_monitor_mode_are_noted_and_the_next_decides() -> None:
     assert outcome.attributes == Attributes(reset=False, log=Log.NONE, severity=Severity.LOW)
     assert outcome.matched("w/probe")
     assert not outcome.matched("w/read")
-    outcome = rules.evaluate(["w"], Subject.of(Request(b"PUT", b"/x", b"")))
+    outcome = rules.evaluate(("w",), Subject.of(Request(b"PUT", b"/x", b"")))
     assert outcome is not None
     assert (outcome.reason, [each.rule for each in outcome.noted]) == (Reason.NO_RULE, ["w/probe"])
 
