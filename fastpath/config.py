@@ -63,6 +63,8 @@ class Inspection:
     need_more: float = 2.0
     need_more_bytes: int = 64 * 1024
     need_more_packets: int = 1024
+    need_more_progress: int = 16 * 1024
+    gap: float = 30.0
     max_flows: int = 65_536
     total: int = 128 * 1024 * 1024
 
@@ -309,10 +311,19 @@ def _exceptions(node: Node) -> dict[str, abi.Action]:
 def _inspection(node: Node) -> Inspection:
     d = Inspection()
     fields = node.mapping(optional=d.__slots__)
-    seconds = {"timeout": (0.2, 60), "drain": (0.01, 10), "hold_incomplete": (0.001, 1), "need_more": (0.1, 60)}
+    seconds = {
+        "timeout": (0.2, 60),
+        "drain": (0.01, 10),
+        "hold_incomplete": (0.001, 1),
+        "need_more": (0.1, 60),
+        # Before a second no lost segment need come again (RFC 6298 section 2.4).
+        "gap": (1, 300),
+    }
     whole = {
         "need_more_bytes": (1024, 1 << 20),
         "need_more_packets": (16, 1 << 16),
+        # With 0 silence would be progress; the most is as good as never.
+        "need_more_progress": (1024, 1 << 30),
         "max_flows": (16, 1 << 20),
         "total": (1 << 20, 1 << 34),
     }

@@ -329,6 +329,8 @@ def limits_of(config: Config) -> Limits:
         need_more=bounds.need_more,
         need_more_bytes=bounds.need_more_bytes,
         need_more_packets=bounds.need_more_packets,
+        need_more_progress=bounds.need_more_progress,
+        gap=bounds.gap,
         max_flows=bounds.max_flows,
         total=bounds.total,
     )

@@ -1,6 +1,5 @@
 """Records what real clients and servers say to each other on a loopback interface of their own.
 
-    .venv/bin/pip install -e '.[dev,record]'
     .venv/bin/python -m tests.data.record [PROTOCOL...]
 
 writes tests/data/PROTOCOL.json anew, root's work; `recorded` reads it. Each connection of a client that says one of
@@ -20,10 +19,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from parsers.base import TO_CLIENT, TO_SERVER
-from tests.lab import Lab, Namespace, servers
+from tests.lab import Lab, Namespace, mocks, servers
 from tests.lab.capture import TCP, Capture, packets
+from tests.lab.mocks import HERE
 
-HERE = "127.0.0.1"
 # Others are the servers' own.
 NAMES = b"shop", b"till"
 Parts = list[tuple[int, bytes]]
@@ -112,7 +111,8 @@ def librdkafka(_: Lab) -> None:
     """confluent-kafka at the mock cluster of another one."""
     from confluent_kafka import Consumer, Producer
 
-    mock, address = _mock_cluster()
+    mock, port = mocks.kafka()
+    address = f"{HERE}:{port}"
     producer = Producer({"bootstrap.servers": address, "client.id": "shop"})
     producer.produce("orders", b"hello", b"key")
     assert producer.flush(10) == 0
@@ -129,7 +129,8 @@ def aiokafka(_: Lab) -> None:
     """aiokafka at librdkafka's mock cluster."""
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-    mock, address = _mock_cluster()
+    mock, port = mocks.kafka()
+    address = f"{HERE}:{port}"
 
     async def use() -> None:
         async with AIOKafkaProducer(bootstrap_servers=address, client_id="shop") as producer:
@@ -144,28 +145,11 @@ def aiokafka(_: Lab) -> None:
     mock.flush(0)
 
 
-def _mock_cluster() -> tuple[object, str]:
-    """It lives as long as what is returned first."""
-    from confluent_kafka import Producer
-
-    mock = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "mock", "log_level": 3})
-    (broker,) = mock.list_topics(timeout=5).brokers.values()
-    return mock, f"{broker.host}:{broker.port}"
-
-
 def mongodb(_: Lab) -> None:
     """PyMongo at MockupDB."""
     import pymongo
-    from mockupdb import MockupDB, OpMsg
 
-    server = MockupDB(auto_ismaster={"maxWireVersion": 21, "minWireVersion": 0, "ismaster": True})
-    server.run()
-    first, then = ({"id": 7, "ns": "shop.orders"} | {batch: [{"_id": 1}]} for batch in ("firstBatch", "nextBatch"))
-    for command in ("insert", "update", "delete"):
-        server.autoresponds(OpMsg({command: "orders"}), n=1)
-    for command in ("find", "aggregate"):
-        server.autoresponds(OpMsg({command: "orders"}), cursor=first)
-    server.autoresponds(OpMsg({"getMore": 7}), cursor=then | {"id": 0})
+    server = mocks.mongodb()
     uri = f"mongodb://{HERE}:{server.port}/"
     client = pymongo.MongoClient(uri, appname="till", serverSelectionTimeoutMS=5000, serverMonitoringMode="poll")
     orders = client.shop.orders

@@ -13,17 +13,20 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.lab.mocks import HERE
 from tests.lab.namespaces import ROOT, Address, Lab, Namespace
+from tests.lab.relay import relay
 from tests.lab.servers import (
     DATABASE_PASSWORD,
     DATABASE_USER,
     DNS_BIG,
     DNS_NAMES,
+    broker_file,
     certificate,
     postgres_program,
     ssh_key,
@@ -291,6 +294,120 @@ def amqp(lab: Lab, host: str = V4, queue: str = "lab.jobs", timeout: float = TIM
             return answered(channel.basic_get(queue, auto_ack=True)[2], b"through")
 
     return inside(lab, use)
+
+
+def kafka(
+    lab: Lab,
+    host: str = V4,
+    topic: str = "lab.orders",
+    value: bytes = b"through",
+    name: str = "lab-client",
+    timeout: float = TIMEOUT,
+) -> Result:
+    """A message to a topic and back from it, with librdkafka."""
+    from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+    common = {"bootstrap.servers": f"{bracketed(host)}:9092", "client.id": name, "log_level": 0}
+
+    def use() -> str:
+        told: list[tuple[Any, Any]] = []
+        producer = Producer(common)
+        producer.produce(topic, value, partition=0, on_delivery=lambda *report: told.append(report))
+        if producer.flush(timeout):
+            raise TimeoutError
+        ((error, message),) = told
+        if error:
+            raise KafkaException(error)
+        consumer = Consumer(common | {"group.id": "lab", "enable.auto.commit": False})
+        try:
+            consumer.assign([TopicPartition(topic, 0, message.offset())])
+            back = consumer.poll(timeout)
+            return answered(back and back.value(), value)
+        finally:
+            consumer.close()
+
+    return at_broker(lab, host, lambda: asyncio.to_thread(use))
+
+
+def kafka_asyncio(
+    lab: Lab,
+    host: str = V4,
+    topic: str = "lab.orders",
+    value: bytes = b"through",
+    name: str = "lab-client",
+    timeout: float = TIMEOUT,
+) -> Result:
+    """A message to a topic and back from it, with aiokafka."""
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+    common = {
+        "bootstrap_servers": f"{bracketed(host)}:9092",
+        "client_id": name,
+        "request_timeout_ms": int(timeout * 1000),
+    }
+
+    @contextlib.asynccontextmanager
+    async def started(client: Any) -> AsyncIterator[Any]:
+        # Its own `async with` does not stop what failed to start.
+        try:
+            await client.start()
+            yield client
+        finally:
+            await client.stop()
+
+    async def use() -> str:
+        async with asyncio.timeout(2 * timeout):
+            async with started(AIOKafkaProducer(**common)) as producer:
+                place = await producer.send_and_wait(topic, value, partition=0)
+            async with started(AIOKafkaConsumer(**common)) as consumer:
+                consumer.assign([TopicPartition(topic, 0)])
+                consumer.seek(TopicPartition(topic, 0), place.offset)
+                return answered((await consumer.getone()).value, value)
+
+    return at_broker(lab, host, use)
+
+
+def at_broker(lab: Lab, host: str, use: Callable[[], Awaitable[str]]) -> Result:
+    """A client of Kafka, which goes on where the mock sends it: to 127.0.0.1, from where a relay leads to the host."""
+
+    async def relayed() -> str:
+        with contextlib.closing(await relay(HERE, int(broker_file(lab).read_text()), (host, 9092))):
+            return await use()
+
+    return inside(lab, lambda: asyncio.run(relayed()))
+
+
+def mongodb(lab: Lab, host: str = V4, collection: str = "orders", timeout: float = TIMEOUT) -> Result:
+    """Write a document and find those there are, in two batches, with PyMongo."""
+
+    def use(database: Any) -> str:
+        database[collection].insert_one({"_id": 1})
+        return answered([each["_id"] for each in database[collection].find({"_id": {"$gt": 0}})], [1, 2])
+
+    return at_database(lab, host, use, timeout)
+
+
+def mongodb_drop(lab: Lab, host: str = V4, timeout: float = TIMEOUT) -> Result:
+    """Drop the database, with PyMongo."""
+    return at_database(lab, host, lambda database: str(database.client.drop_database(database)), timeout)
+
+
+def at_database(lab: Lab, host: str, use: Callable[[Any], str], timeout: float) -> Result:
+    """A client of MongoDB with its database `lab`."""
+    from pymongo import MongoClient
+
+    def connected() -> str:
+        milliseconds = int(timeout * 1000)
+        with MongoClient(
+            *(f"mongodb://{bracketed(host)}:27017/",),
+            appname="lab-client",
+            serverMonitoringMode="poll",
+            serverSelectionTimeoutMS=milliseconds,
+            socketTimeoutMS=milliseconds,
+        ) as client:
+            return use(client.lab)
+
+    return inside(lab, connected)
 
 
 def websocket(lab: Lab, host: str = V4, path: str = "/chat", text: str = "through", timeout: float = TIMEOUT) -> Result:

@@ -1,10 +1,11 @@
 """Servers of the lab that are Python packages, in one process.
 
-    python_servers.py CERTIFICATE KEY FOLDER
+    python -m tests.lab.python_servers CERTIFICATE KEY FOLDER BROKER
 
 FTP on 21 (pyftpdlib; user and password `lab`, the folder's files, passive ports 30000-30009), SMTP on 25 (aiosmtpd,
 with STARTTLS; takes every message, keeps none), WebSocket on 8765 (websockets; an echo), QUIC on UDP 4433 (aioquic;
-every stream an echo).
+every stream an echo). Kafka on 9092 and MongoDB on 27017 are mocks.py's; the port of 127.0.0.1 to which Kafka's clients
+are sent is written to BROKER.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import functools
 import ssl
 import sys
 import threading
+from pathlib import Path
 
 import aioquic.asyncio
 import websockets.asyncio.server
@@ -23,6 +25,9 @@ from aiosmtpd.smtp import SMTP
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import FTPServer
+
+from tests.lab import mocks
+from tests.lab.relay import relay
 
 PASSIVE = range(30000, 30010)
 
@@ -64,7 +69,7 @@ def serve_files(folder: str) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
-async def main(certificate: str, key: str, folder: str) -> None:
+async def main(certificate: str, key: str, folder: str, broker: str) -> None:
     """Serve until killed."""
     quic = QuicConfiguration(is_client=False, alpn_protocols=["h3"])
     quic.load_cert_chain(certificate, key)
@@ -75,6 +80,10 @@ async def main(certificate: str, key: str, folder: str) -> None:
     await asyncio.get_running_loop().create_server(mail, None, 25)
     await websockets.asyncio.server.serve(echo, None, 8765)
     serve_files(folder)
+    _cluster, port = mocks.kafka()
+    Path(broker).write_text(str(port))
+    await relay(None, 9092, (mocks.HERE, port))
+    await relay(None, 27017, (mocks.HERE, mocks.mongodb().port))
     await asyncio.Event().wait()
 
 

@@ -462,11 +462,11 @@ class RabbitMQ(Server):
 
 class Python(Server):
     """Servers that are Python packages, in one process: see python_servers.py. FTP on 21, SMTP on 25, WebSocket on
-    8765, QUIC on UDP 4433.
+    8765, QUIC on UDP 4433, Kafka on 9092, MongoDB on 27017.
     """
 
     name = "python"
-    ports = (21, 25, 8765)
+    ports = (21, 25, 8765, 9092, 27017)
 
     def prepare_cache(self) -> None:
         certificate()
@@ -476,7 +476,12 @@ class Python(Server):
         files.mkdir()
         (files / "public.txt").write_text("public\n")
         (files / "secret.txt").write_text("secret\n")
-        return [sys.executable, "-s", ROOT / "tests" / "lab" / "python_servers.py", *certificate(), files]
+        return [sys.executable, "-s", "-m", "tests.lab.python_servers", *certificate(), files, broker_file(self.lab)]
+
+
+def broker_file(lab: Lab) -> Path:
+    """Has the port of 127.0.0.1 to which Kafka's clients are sent."""
+    return lab.directory / "broker"
 
 
 ALL: tuple[type[Server], ...] = (MariaDB, Grpc, Nginx, Nghttpx, Dnsmasq, Redis, Sshd)

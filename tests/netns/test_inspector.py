@@ -420,19 +420,20 @@ def test_monitor_mode_records_and_drops_nothing(gateway: Gateway, host: str) -> 
     ]
 
 
-# -- exceptions -------------------------------------------------------------------------------------------------------
+# -- exceptions and bounds --------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def exceptions(gateway: Gateway, **chosen: str) -> Iterator[None]:
-    """gateway.yaml with these exceptions, for the length of the block."""
-    gateway.settings["exceptions"] = chosen
+def configured(gateway: Gateway, **chosen: dict[str, object]) -> Iterator[None]:
+    """gateway.yaml with these sections, for the length of the block."""
+    before = dict(gateway.settings)
+    gateway.settings.update(chosen)
     gateway.write_config()
     reload(gateway)
     try:
         yield
     finally:
-        del gateway.settings["exceptions"]
+        gateway.settings = before
         gateway.write_config()
         reload(gateway)
 
@@ -440,7 +441,10 @@ def exceptions(gateway: Gateway, **chosen: str) -> Iterator[None]:
 @pytest.mark.parametrize(("action", "allowed"), [("allow", True), ("deny", False)])
 def test_need_more_as_the_operator_wants_it(gateway: Gateway, action: str, allowed: bool) -> None:
     # The other way round than the policy would have it.
-    with exceptions(gateway, need_more=action), pair(gateway.lab, 7002 if allowed else 7001) as (client, server):
+    with (
+        configured(gateway, exceptions={"need_more": action}),
+        pair(gateway.lab, 7002 if allowed else 7001) as (client, server),
+    ):
         client.sendall(b"G")
         assert receive(server, 1) == b"G"
         record = record_of(gateway, port_of(client), event="verdict")
@@ -458,7 +462,7 @@ BROKEN = b"GET / HTTP/1.1\r\nHost: lab\r\nno colon\r\n\r\n"
 
 @pytest.mark.parametrize("action", ["deny", "allow", "inspect"])
 def test_parse_error_as_the_operator_wants_it(gateway: Gateway, action: str) -> None:
-    with exceptions(gateway, parse_error=action), pair(gateway.lab, 7080) as (client, server):
+    with configured(gateway, exceptions={"parse_error": action}), pair(gateway.lab, 7080) as (client, server):
         client.sendall(BROKEN)
         record = record_of(gateway, port_of(client), event="verdict")
         if action == "allow":
@@ -473,7 +477,7 @@ def test_parse_error_as_the_operator_wants_it(gateway: Gateway, action: str) -> 
 @pytest.mark.parametrize("action", ["deny", "allow", "inspect"])
 def test_reassembly_limit_as_the_operator_wants_it(gateway: Gateway, action: str) -> None:
     with (
-        exceptions(gateway, reassembly_limit=action),
+        configured(gateway, exceptions={"reassembly_limit": action}),
         peers.listen(gateway.lab, 7080) as listener,
         peers.Stranger(gateway.lab) as stranger,
     ):
@@ -496,3 +500,20 @@ def test_reassembly_limit_as_the_operator_wants_it(gateway: Gateway, action: str
                     "deny",
                     "reassembly_limit" if action == "deny" else "no_rule",
                 )
+
+
+def test_a_hole_has_the_time_that_the_operator_gives_it(gateway: Gateway) -> None:
+    with (
+        configured(gateway, inspector={"gap": 1}),
+        peers.listen(gateway.lab, 7080) as listener,
+        peers.Stranger(gateway.lab) as stranger,
+    ):
+        connection = stranger.connect(7080)
+        server, _ = listener.accept()
+        with server:
+            began = time.monotonic()
+            connection.send(request("/echo")[10:], 10)
+            record = record_of(gateway, connection.sport, event="verdict")
+            assert (record["verdict"], record["reason"]) == ("deny", "reassembly_limit")
+            assert time.monotonic() - began >= 1
+            assert remains(server) == (b"", "reset")

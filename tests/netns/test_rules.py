@@ -26,6 +26,7 @@ pytestmark = pytest.mark.root
 HOSTS = pytest.mark.parametrize("host", [V4, V6], ids=["v4", "v6"])
 ON_V4 = pytest.mark.parametrize("host", [V4], ids=["v4"])
 ON_V6 = pytest.mark.parametrize("host", [V6], ids=["v6"])
+KAFKA = pytest.mark.parametrize("use", [clients.kafka, clients.kafka_asyncio], ids=["librdkafka", "aiokafka"])
 
 POLICY = """
 default: {action: deny, log: deny, deny_with: reset}
@@ -40,6 +41,8 @@ rules:
   - {id: memcached, proto: tcp, ports: 11211, action: inspect, rules: [items], log: all}
   - {id: mqtt, proto: tcp, ports: 1883, action: inspect, rules: [topics], log: all}
   - {id: amqp, proto: tcp, ports: 5672, action: inspect, rules: [queues], log: all}
+  - {id: kafka, proto: tcp, ports: 9092, action: inspect, rules: [streams], log: all}
+  - {id: mongodb, proto: tcp, ports: 27017, action: inspect, rules: [documents], log: all}
   - {id: websocket, proto: tcp, ports: 8765, action: inspect, rules: [chat], log: all}
   - {id: smtp, proto: tcp, ports: 25, action: inspect, rules: [mail, names], log: all}
   - {id: ftp, proto: tcp, ports: 21, action: inspect, rules: [files], log: all}
@@ -128,6 +131,27 @@ rules:
     action: allow
   - {id: own, match: {amqp.method: [queue.declare, basic.get], amqp.queue: {prefix: "lab."}}, action: allow}
   - {id: told, match: {amqp.method: basic.publish, amqp.routing_key: {prefix: "lab."}}, action: allow}
+""",
+    "streams": """
+name: streams
+protocol: kafka
+rules:
+  - {id: strangers, match: {not: {kafka.client: {prefix: lab-}}}, action: deny}
+  - {id: greeting, match: {kafka.api: [apiversions, findcoordinator, gettelemetrysubscriptions]}, action: allow}
+  - {id: brokers, match: {kafka.api: metadata, not: {kafka.topics: {glob: "**"}}}, action: allow}
+  - {id: known, match: {kafka.api: metadata, kafka.topics: {prefix: [lab., news.]}}, action: allow}
+  - {id: told, match: {kafka.api: produce, kafka.topics: {prefix: lab.}}, action: allow}
+  - {id: heard, match: {kafka.api: fetch, kafka.topics: {prefix: lab.}}, action: allow}
+  - {id: heard-by-id, match: {kafka.api: fetch, kafka.version: 13-18}, action: allow}
+""",
+    "documents": """
+name: documents
+protocol: mongodb
+rules:
+  - {id: greeting, match: {mongodb.command: ismaster, mongodb.application: lab-client}, action: allow}
+  - id: own
+    match: {mongodb.command: [insert, find, getMore], mongodb.database: lab, mongodb.collection: orders}
+    action: allow
 """,
     "chat": """
 name: chat
@@ -367,6 +391,62 @@ def test_amqp_queue_by_queue(gateway: Gateway, host: str) -> None:
         assert not clients.amqp(gateway.lab, host, "other.jobs").ok
     record = last(gateway, "amqp", verdict="deny")["amqp"]
     assert (record["method"], record["queue"]) == ("queue.declare", "other.jobs")
+
+
+@HOSTS
+@KAFKA
+def test_kafka_topic_by_topic(gateway: Gateway, use: Callable[..., clients.Result], host: str) -> None:
+    assert use(gateway.lab, host).ok
+    record = last(gateway, "kafka", verdict="allow", l7_rule="told")["kafka"]
+    assert (record["api"], record["client"], record["topics"]) == ("Produce", "lab-client", ["lab.orders"])
+    # librdkafka is new enough to name topics by id when it fetches.
+    by_id = use is clients.kafka
+    record = last(gateway, "kafka", verdict="allow", l7_rule="heard-by-id" if by_id else "heard")["kafka"]
+    assert (record["api"], record["topics"] == ["lab.orders"]) == ("Fetch", not by_id)
+    with kept_away(gateway, b"other.orders"):
+        assert not use(gateway.lab, host, "other.orders", timeout=1).ok
+    record = last(gateway, "kafka", verdict="deny")
+    assert (record["kafka"]["api"], record["kafka"]["topics"]) == ("Metadata", ["other.orders"])
+    assert (record["scope"], record["reason"]) == ("request", "no_rule")
+
+
+@HOSTS
+@KAFKA
+def test_kafka_request_by_request(gateway: Gateway, use: Callable[..., clients.Result], host: str) -> None:
+    # Clients may know the topic, and who is asked for it, but say nothing there.
+    with kept_away(gateway, b"unheard"):
+        assert not use(gateway.lab, host, "news.today", b"unheard", timeout=1).ok
+    assert last(gateway, "kafka", verdict="allow", l7_rule="known")["kafka"]["topics"] == ["news.today"]
+    record = last(gateway, "kafka", verdict="deny")["kafka"]
+    assert (record["api"], record["topics"]) == ("Produce", ["news.today"])
+
+
+@HOSTS
+@KAFKA
+def test_kafka_by_client(gateway: Gateway, use: Callable[..., clients.Result], host: str) -> None:
+    with kept_away(gateway, b"stranger"):
+        assert not use(gateway.lab, host, name="stranger", timeout=1).ok
+    record = last(gateway, "kafka", verdict="deny")
+    assert (record["kafka"]["api"], record["kafka"]["client"]) == ("ApiVersions", "stranger")
+    assert (record["l7_rule"], record["reason"]) == ("strangers", "rule")
+
+
+@HOSTS
+def test_mongodb_command_by_command(gateway: Gateway, host: str) -> None:
+    assert clients.mongodb(gateway.lab, host).ok
+    record = last(gateway, "mongodb", verdict="allow", l7_rule="own")["mongodb"]
+    assert record == {"command": "getMore", "database": "lab", "collection": "orders"}
+    record = last(gateway, "mongodb", verdict="allow", l7_rule="greeting")["mongodb"]
+    assert (record["client"].split("|")[0], record["application"]) == ("PyMongo", "lab-client")
+    with kept_away(gateway, b"secrets"):
+        assert not clients.mongodb(gateway.lab, host, "secrets", timeout=1).ok
+    record = last(gateway, "mongodb", verdict="deny")
+    assert record["mongodb"] == {"command": "insert", "database": "lab", "collection": "secrets"}
+    assert (record["scope"], record["reason"]) == ("request", "no_rule")
+    with kept_away(gateway, b"dropDatabase"):
+        assert not clients.mongodb_drop(gateway.lab, host, timeout=1).ok
+    record = last(gateway, "mongodb", verdict="deny")["mongodb"]
+    assert record == {"command": "dropDatabase", "database": "lab"}
 
 
 @ON_V4

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fastpath import abi
 from fastpath.config import EXCEPTIONS, MAX_IFNAME, TIMEOUTS, Config, Inspection, Mark, Records, load_config
@@ -64,6 +65,7 @@ def test_minimal(tmp_path: Path) -> None:
 def test_the_example_shows_every_field_with_its_default(tmp_path: Path) -> None:
     text = uncommented(EXAMPLE.read_text())
     assert {name for name in KNOWN if re.search(rf"^{name}:", text, re.MULTILINE)} == KNOWN
+    assert set(yaml.safe_load(text)["inspector"]) == {field.name for field in fields(Inspection)}
     shown, default = read(tmp_path, text), read(tmp_path, MINIMAL)
     # The example names a tap and addresses to listen on; by default the name is derived, and nobody listens.
     different = {field.name for field in fields(Config) if getattr(shown, field.name) != getattr(default, field.name)}
@@ -80,7 +82,7 @@ def test_everything_set(tmp_path: Path) -> None:
         MINIMAL
         + "rules: other\nrun_dir: run\npin_root: /sys/fs/bpf/x\ntap: mytap\nprio: 7\nmark: {value: 0x10, mask: 0x30}\n"
         "sessions: {capacity: 4096, kind: hash, sweep: 0.5}\ntimeouts: {syn: 5, udp: 7.5}\nfailsafe: [22, 443]\n"
-        "exceptions: {midstream: deny, fragment: allow}\ninspector: {timeout: 2, max_flows: 100}\n"
+        "exceptions: {midstream: deny, fragment: allow}\ninspector: {timeout: 2, max_flows: 100, gap: 7.5}\n"
         "records: {path: log.jsonl, max_bytes: 4096, keep: 0}\nlisten: {slowpath: '[::1]:9000'}\nlog_level: debug\n"
         "accelerate: true\nhook: clsact\nstate_dir: state\npolicy_history: 3\nwatch: false\n"
         "zones: {lan: [eth0], dmz.1: eth1}\nprogram_cache: programs\n",
@@ -96,7 +98,7 @@ def test_everything_set(tmp_path: Path) -> None:
     assert config.exception("fragment") == abi.Action.ALLOW
     assert config.exception("need_more") == abi.Action.INSPECT
     assert config.exception("table_full") == abi.Action.DENY
-    assert config.inspection == Inspection(timeout=2, max_flows=100)
+    assert config.inspection == Inspection(timeout=2, max_flows=100, gap=7.5)
     assert config.records == Records(tmp_path / "log.jsonl", 4096, 0)
     assert config.slowpath_listen == ("::1", 9000)
     assert config.zones == {"lan": ("eth0",), "dmz.1": ("eth1",)}
@@ -141,6 +143,10 @@ def test_taps_of_different_pin_roots_differ(tmp_path: Path) -> None:
         ("exceptions: {weather: deny}", 3, "exceptions", "unknown field 'weather'"),
         ("inspector: {timeout: nan}", 3, "inspector.timeout", "nan is not within"),
         ("inspector: {max_flows: 1.5}", 3, "inspector.max_flows", "expected a whole number"),
+        ("inspector: {gap: 0.9}", 3, "inspector.gap", "0.9 is not within 1..300"),
+        ("inspector: {gap: 301}", 3, "inspector.gap", "301 is not within 1..300"),
+        ("inspector:\n  need_more_progress: 1023", 4, "inspector.need_more_progress", "1023 is not within 1024.."),
+        ("inspector: {need_more_progress: 1e4}", 3, "inspector.need_more_progress", "expected a whole number"),
         ("records: {keep: -1}", 3, "records.keep", "-1 is not within"),
         ("listen: {fastpath: 9470}", 3, "listen.fastpath", "expected HOST:PORT"),
         ("listen: {fastpath: 'localhost:0'}", 3, "listen.fastpath", "expected HOST:PORT"),

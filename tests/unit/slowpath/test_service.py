@@ -33,7 +33,7 @@ def test_defaults_agree_with_those_of_the_inspector(tmp_path: Path) -> None:
 
 def test_each_bound_reaches_the_inspector(tmp_path: Path) -> None:
     chosen = {"hold_incomplete": 0.5, "need_more": 7, "need_more_bytes": 2048, "need_more_packets": 77}
-    chosen |= {"max_flows": 99, "total": 5_000_000}
+    chosen |= {"need_more_progress": 4096, "gap": 8, "max_flows": 99, "total": 5_000_000}
     limits = limits_of(config(tmp_path, f"inspector: {chosen}"))
     assert {name: getattr(limits, name) for name in chosen} == chosen
     # The other two are the kernel's.
@@ -118,6 +118,21 @@ def test_packets_are_judged_while_rules_are_read(
 
     asyncio.run(reload())
     assert play.client(get("two7x1234"))[0] == "write deny rule"
+
+
+def test_bounds_are_read_anew(running: tuple[Service, Play], tmp_path: Path) -> None:
+    service, play = running
+    config(tmp_path, "inspector: {need_more_progress: 1024, gap: 3}")
+    asyncio.run(service._read_anew())
+    play.client(b"GET / HTTP/1.1\r\nHost: a\r\n")
+    for _ in range(4):
+        play.client(b"X: " + b"x" * 600 + b"\r\n")
+        play.wait(1)
+    assert play.client(b"\r\n")[0] == "write allow rule", "two in two seconds are progress enough"
+    at = play.connection.sent[0]
+    play.client(get("two")[5:], at=at + 5)
+    assert play.wait(2.9) == []
+    assert play.wait(0.2)[:2] == ["write deny reassembly_limit", "deny connection"]
 
 
 def test_broken_patterns_change_nothing(running: tuple[Service, Play], tmp_path: Path) -> None:
