@@ -11,6 +11,7 @@ An extension of Encrypted ClientHello hides the name that is meant, unless it is
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import struct
@@ -77,6 +78,8 @@ _ALNUM: Final = re.compile(rb"[0-9A-Za-z]")
 # Browsers send some 20 extensions and 2 protocols.
 EXTENSIONS: Final = 256
 PROTOCOLS: Final = 256
+# OpenSSL lists 31 suites and 26 algorithms at most by default.
+_USUAL: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +129,11 @@ class ClientHello:
         """JA4; `transport` is "t" or "q"."""
         listed = SUPPORTED_VERSIONS in self.extensions
         version = max(self.versions, default=0) if listed else self.legacy_version
-        kept = sorted(set(self.extensions) - {SERVER_NAME, ALPN})
-        algorithms = "_" + _hex(self.signature_algorithms) if self.signature_algorithms else ""
+        kept = tuple(sorted(set(self.extensions) - {SERVER_NAME, ALPN}))
         return (
             f"{transport}{_JA4_VERSIONS.get(version, '00')}{'d' if SERVER_NAME in self.extensions else 'i'}"
             f"{min(len(self.ciphers), 99):02}{min(len(self.extensions), 99):02}{_ends(self.alpn)}"
-            f"_{_hash(_hex(sorted(self.ciphers)))}_{_hash(_hex(kept) + algorithms if kept else '')}"
+            f"_{_hash(tuple(sorted(self.ciphers)))}_{_hash(kept, self.signature_algorithms)}"
         ).encode()
 
 
@@ -140,12 +142,24 @@ def version_text(version: int) -> bytes:
     return _VERSIONS.get(version) or b"0x%04x" % version
 
 
-def _hex(numbers: list[int] | tuple[int, ...]) -> str:
+def _hex(numbers: tuple[int, ...]) -> str:
     return struct.pack(f">{len(numbers)}H", *numbers).hex(",", 2)
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12] if text else "000000000000"
+def _hash(numbers: tuple[int, ...], algorithms: tuple[int, ...] = ()) -> str:
+    # Most hellos come from a handful of programs; those of none are as long as an attacker likes.
+    digest = _known_digest if len(numbers) + len(algorithms) <= _USUAL else _digest
+    return digest(numbers, algorithms)
+
+
+def _digest(numbers: tuple[int, ...], algorithms: tuple[int, ...]) -> str:
+    if not numbers:
+        return "000000000000"
+    text = _hex(numbers) + ("_" + _hex(algorithms) if algorithms else "")
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_known_digest: Final = functools.lru_cache(maxsize=256)(_digest)
 
 
 def _ends(alpn: tuple[bytes, ...]) -> str:

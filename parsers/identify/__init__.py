@@ -123,32 +123,44 @@ def identify(to_server: bytes, to_client: bytes, l4: int = TCP) -> Answer:
     if l4 != TCP or not (to_server or to_client):
         return NEED_MORE if l4 == TCP else NO_MATCH
     dialogues: dict[str, Dialogue] = {}
-    client: dict[str, int] = {}
-    server: dict[str, int] = {}
+    client: dict[str, Check] = {}
+    server: dict[str, Check] = {}
     if to_server:
-        dialogues |= _ASKED_BY_FIRST[to_server[0]]
-        client = {name: check(to_server) for name, check in _CLIENT_BY_FIRST[to_server[0]].items()}
+        client = _CLIENT_BY_FIRST[to_server[0]]
+        dialogues = _ASKED_BY_FIRST[to_server[0]]
     if to_client:
-        dialogues |= _GREETED_BY_FIRST[to_client[0]]
-        server = {name: check(to_client) for name, check in _SERVER_BY_FIRST[to_client[0]].items()}
+        server = _SERVER_BY_FIRST[to_client[0]]
+        greeted = _GREETED_BY_FIRST[to_client[0]]
+        dialogues = {**dialogues, **greeted} if dialogues else greeted
         if not to_server:
             # Servers may speak first; the client's preface decides.
-            server["http2"] = http2_server(to_client)
-    both = {name: check(to_server, to_client) for name, check in dialogues.items()}
-    checked = [*both.items(), *client.items(), *server.items()]
-    matches = {name for name, state in checked if state == YES}
+            server = {**server, "http2": http2_server}
+    both = {}
+    for name, dialogue in dialogues.items():
+        both[name] = dialogue(to_server, to_client)
+    states = list(both.values())
+    matches = [name for name, state in both.items() if state == YES] if YES in states else []
+    settled = False
+    for checks, data in ((client, to_server), (server, to_client)):
+        side = list(both.values())
+        for name, check in checks.items():
+            state = check(data)
+            side.append(state)
+            if state == YES and name not in matches:
+                matches.append(name)
+        # What the other side may still become does not matter; what this side may become does.
+        settled = settled or (YES in side and MORE not in side)
+        states += side
     if len(matches) > 1:
         return NO_MATCH
     if matches:
-        # What the other side may still become does not matter; what this side may become does.
-        sides = ([*both.values(), *client.values()], [*both.values(), *server.values()])
-        settled = any(YES in side and MORE not in side for side in sides)
-        return _MATCHES[matches.pop()] if settled else NEED_MORE
-    states = {state for _, state in checked}
+        return _MATCHES[matches[0]] if settled else NEED_MORE
     if MORE in states:
         return NEED_MORE
     if ASK in states:
         return NeedMore(tuple(name for name in ("redis", "memcached") if both.get(name) == ASK))
+    if LIKELY not in states:
+        return NO_MATCH
     likely = [name for name, state in both.items() if state == LIKELY]
     return Match(likely[0], confidence=Confidence.LIKELY) if len(likely) == 1 else NO_MATCH
 

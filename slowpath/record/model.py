@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from fastpath import abi
@@ -68,6 +69,7 @@ def clock_offset() -> int:
     return utc - (before + time.monotonic_ns()) // 2
 
 
+@lru_cache(maxsize=4096)
 def address(packed: bytes) -> str:
     """Text of a key's 16 bytes; mapped IPv4 prints as IPv4."""
     if packed[:12] == _MAPPED:
