@@ -18,7 +18,7 @@ read: they are told with the question of the query that has their id.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -125,6 +125,14 @@ class Message(Unit):
             read = _READ.get(name)
             seen[name] = read(self) if read else None
         return seen[name]
+
+    def everything(self) -> dict[str, Value]:
+        """All that it says, by name."""
+        seen = self._seen
+        for name, read in _READ.items():
+            if name not in seen:
+                seen[name] = read(self)
+        return {name: value for name, value in seen.items() if value is not None}
 
     @property
     def is_response(self) -> bool:
@@ -239,6 +247,10 @@ class _Fields(Mapping[str, Value]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def items(self) -> ItemsView[str, Value]:
+        """All at once: records have nearly every one."""
+        return self._message.everything().items()
 
     def __repr__(self) -> str:
         return repr(dict(self))

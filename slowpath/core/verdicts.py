@@ -149,7 +149,10 @@ def _findings(flow: Flow, limit: int, told: Noted, latency: float | None) -> Fin
     said: Mapping[str, Value] = flow.unit.fields if flow.unit is not None else {}
     if flow.said:
         said = {**flow.said, **said}
-    fields = {name: _shown(said[name], limit) for name in said if not (FIELDS.get(name) or field_of(name)).hidden}
+    fields: dict[str, str | int | list[str]] = {}
+    for name, value in said.items():
+        if not (FIELDS.get(name) or field_of(name)).hidden:
+            fields[name] = _shown(value, limit)
     rule_file, _, l7_rule = told.rule.partition("/")
     severity = told.attributes.severity
     return Findings(

@@ -240,11 +240,14 @@ def _common(  # noqa: PLR0917
 def _add_findings(record: Record, findings: Findings) -> None:
     for name, value in findings.fields.items():
         protocol, _, own = name.partition(".")
+        shown: Any = value
         if isinstance(value, str):
-            shown: Any = _text(value)
-        else:
-            shown = value if isinstance(value, int) else [_text(each) for each in value[:MAX_ITEMS]]
-        record.setdefault(protocol, {})[own] = shown
+            shown = value if len(value) <= MAX_TEXT else _text(value)
+        elif not isinstance(value, int):
+            shown = [_text(each) for each in value[:MAX_ITEMS]]
+        if protocol not in record:
+            record[protocol] = {}
+        record[protocol][own] = shown
     if findings.rule_file:
         record["rule_file"] = _text(findings.rule_file)
     if findings.l7_rule:
