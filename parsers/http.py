@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from parsers.base import OVERLAP, TO_CLIENT, Content, Event, Parser, Request, Said, Unit, Value
+from parsers.base import OVERLAP, TO_CLIENT, Content, Event, Request, Said, Unit, Value
 from parsers.content import Budget, Unpacker, unpacker
 from parsers.grpc import Messages, status_in, status_of
 
@@ -118,8 +118,8 @@ class Body:
             self._messages.end()
 
 
-class HttpParser(Parser):
-    """A parser that tells things on demand."""
+class Telling:
+    """What is told on demand of requests, responses and bodies, and of which it is asked."""
 
     _wanted = wanted(frozenset())
     _budget: Budget | None = None

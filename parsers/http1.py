@@ -27,6 +27,7 @@ from parsers.base import (
     TO_SERVER,
     Event,
     ParseError,
+    Parser,
     Request,
     Response,
     Said,
@@ -34,7 +35,7 @@ from parsers.base import (
     Upgraded,
     Value,
 )
-from parsers.http import Body, HttpParser, tokens_of
+from parsers.http import Body, Telling, tokens_of
 from parsers.http1_responses import LENGTH_MAX, Head, Responses
 
 
@@ -56,7 +57,7 @@ class Limits:
 _HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
 
 
-class Http1Parser(HttpParser):
+class Http1Parser(Telling, Parser):
     """One connection; see `parsers.base.Parser`."""
 
     name = "http"

@@ -1,17 +1,15 @@
 """HTTP/2 (RFC 9113), both directions: a frame walker and one HPACK decoder a side.
 
 Bodies are skipped, not kept, and streams remembered only where rules ask for what responses, bodies
-or messages say. The parser follows what changes the meaning of later
+or messages say (`http2_streams`). The parser follows what changes the meaning of later
 bytes (SETTINGS, header blocks, CONTINUATION) and refuses what endpoints must refuse
-where that matters to a decision; flow control is theirs. A stream's requests are told
-from trailers by its number: a client's new streams have growing ones.
+where that matters to a decision; flow control is theirs.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from parsers.base import (
@@ -22,17 +20,14 @@ from parsers.base import (
     Event,
     GoAway,
     ParseError,
+    Parser,
     Preface,
     Request,
-    Response,
-    Said,
     Settings,
     StreamReset,
-    Unit,
-    Value,
 )
 from parsers.hpack_decoder import Decoder, HpackDecoder
-from parsers.http import Body, Headers, HttpParser, remembered
+from parsers.http2_streams import Stream, Streams
 from parsers.identify import H2_PREFACE
 
 
@@ -116,7 +111,6 @@ class _Side:
         "size_limit",
         "skip",
         "unacknowledged",
-        "waiting",
     )
 
     def __init__(self, direction: int, limits: Limits, decoder: Decoder) -> None:
@@ -124,10 +118,9 @@ class _Side:
         self.buffer = bytearray()
         self.skip = 0
         # Of the DATA frame at hand, if its stream is remembered.
-        self.data: _Stream | None = None
+        self.data: Stream | None = None
         self.padding = 0
-        self.ends = 0
-        self.waiting: set[int] = set()  # streams in which a message's prefix is incomplete
+        self.ends = False
         self.offset = 0
         self.preface = True
         self.settled = False  # its first frame was SETTINGS
@@ -136,29 +129,14 @@ class _Side:
         self.block: bytearray | None = None
         self.block_stream = 0
         self.block_kind = HEADERS
-        self.block_ends = 0  # END_STREAM of its HEADERS
+        self.block_ends = False  # END_STREAM of its HEADERS
         self.promised = 0
         self.continuations = 0
         self.unacknowledged = 0
         self.empty = 0
 
 
-class _Stream:
-    """A request whose response, or something in either's body, is to be told."""
-
-    __slots__ = ("answer", "bodies", "number", "open", "remembered", "request", "status")
-
-    def __init__(self, request: Request, *, answers: bool) -> None:
-        self.number = request.stream
-        self.request = request
-        self.answer: Said | None = None
-        self.status = 0
-        self.bodies: list[Body | None] = [None, None]  # by direction
-        self.open = [True, answers]  # something to be told may come
-        self.remembered = remembered(request)
-
-
-class Http2Parser(HttpParser):
+class Http2Parser(Parser):
     """One connection; see `parsers.base.Parser`. After an h2c upgrade `upgraded` is the HTTP/1 request
     (stream 1, already judged) and `settings` the payload of its HTTP2-Settings.
     """
@@ -180,28 +158,32 @@ class Http2Parser(HttpParser):
         )
         self._sides[TO_SERVER].preface = False
         self._events: list[Event] = []
-        self._last_stream = 1 if upgraded else 0
-        self._requests = 0
+        self._streams = Streams(limits.bodies, limits.streams, limits.remembered, upgraded)
         self._resets = 0
         self._priorities = 0
-        self._streams: dict[int, _Stream] = {}
-        self._remembered = 0
-        self._upgraded = upgraded
-        self._owed: dict[int, int] = {}  # bytes to come of a stream's body, where its head said how many
         if settings:
             self._apply(TO_SERVER, self._pairs(settings))
 
     @property
+    def asked(self) -> frozenset[str]:
+        """See `Parser`."""
+        return self._streams.asked
+
+    @asked.setter
+    def asked(self, names: frozenset[str]) -> None:
+        self._streams.asked = names
+
+    @property
     def buffered(self) -> int:
         """Bytes retained."""
-        return self._remembered + sum(len(side.buffer) + len(side.block or b"") for side in self._sides)
+        return self._streams.buffered + sum(len(side.buffer) + len(side.block or b"") for side in self._sides)
 
     def pending(self, direction: int) -> bool:
         """The client's preface, a frame header or a header block is incomplete; a message's prefix."""
         side = self._sides[direction]
-        if side.waiting:
+        if self._streams.pending(direction):
             return True
-        if direction != TO_SERVER and not self._wanted.answers:
+        if direction != TO_SERVER and not self._streams.answers:
             return False
         if side.block is not None or not side.preface:
             return bool(side.block is not None or side.buffer)
@@ -222,7 +204,7 @@ class Http2Parser(HttpParser):
     def gap(self, direction: int, size: int) -> list[Event]:
         """Only a body's bytes may be missing; the dynamic table is lost with any other."""
         side = self._sides[direction]
-        if size > side.skip or side.data is not None:
+        if size > side.skip or (side.data is not None and not side.data.forgotten):
             raise ParseError("gap", side.offset)
         side.skip -= size
         side.offset += size
@@ -232,7 +214,7 @@ class Http2Parser(HttpParser):
         if side.skip:
             size = min(side.skip, len(data))
             side.offset += size
-            if side.data is not None:
+            if side.data is not None and not side.data.forgotten:
                 self._data(side, data[:size])
             else:
                 side.skip -= size
@@ -268,12 +250,14 @@ class Http2Parser(HttpParser):
                     if length + padding > size:
                         raise ParseError("padding")
                 self._count(side, kind, flags, size - length - padding)
-                if kind == DATA and side.direction == TO_SERVER:
-                    self._delivered(stream, size - length - padding, flags & END_STREAM)
-                if kind == DATA and stream in self._streams:
+                side.data = None
+                if kind == DATA:
+                    side.ends = flags & END_STREAM != 0
+                    body = size - length - padding
+                    side.data = self._streams.body_of(side.direction, stream, body, ends=side.ends)
+                if side.data is not None:
                     at += _HEADER + length
-                    side.data, side.skip = self._streams[stream], size - length
-                    side.padding, side.ends = padding, flags & END_STREAM
+                    side.skip, side.padding = size - length, padding
                     size = min(side.skip, len(buffer) - at)
                     at += size
                     self._data(side, bytes(buffer[at - size : at]))
@@ -292,59 +276,12 @@ class Http2Parser(HttpParser):
         stream = side.data
         assert stream is not None
         side.skip -= len(data)
-        body = stream.bodies[side.direction]
-        if side.direction == TO_CLIENT and stream.answer is None:
-            raise ParseError("response")
-        if body is not None:
-            body.feed(data[: max(0, len(data) + min(0, side.skip - side.padding))], self._events)
-            if body.pending:
-                side.waiting.add(stream.number)
-            else:
-                side.waiting.discard(stream.number)
+        data = data[: max(0, len(data) + min(0, side.skip - side.padding))]
+        self._streams.data(stream, side.direction, data, self._events)
         if not side.skip:
             side.data = None
             if side.ends:
-                self._ends(stream, side.direction)
-
-    def _ends(self, stream: _Stream, direction: int) -> None:
-        """The stream's direction has ended."""
-        body = stream.bodies[direction]
-        if body is not None:
-            body.end()
-        if direction == TO_CLIENT and stream.answer is not None and stream.open[TO_CLIENT]:
-            told = "grpc.status" in stream.answer.fields or (body is not None and body.ended)
-            if stream.request.is_call and not told and "grpc.status" in self.asked:
-                self._events.append(self._ending(stream.answer, stream.status))
-        stream.open[direction] = False
-        if direction == TO_CLIENT and stream.bodies[TO_SERVER] is None:
-            stream.open[TO_SERVER] = False
-        if not any(stream.open):
-            self._forget(stream.number)
-
-    def _remember(self, request: Request, headers: Headers) -> None:
-        self._forget(request.stream)
-        stream = self._streams[request.stream] = _Stream(request, answers=self._wanted.answers)
-        self._remembered += stream.remembered
-        self._begins(stream, request, headers)
-
-    def _begins(self, stream: _Stream, head: Unit, headers: Headers) -> None:
-        """A body; what a tunnel carries is none."""
-        if self._wanted.bodies and stream.request.method != b"CONNECT":
-            body = stream.bodies[head.direction] = self._body(head, stream.request, headers, stream.status)
-            if body is not None:
-                stream.remembered += body.kept
-                self._remembered += body.kept
-        if len(self._streams) > self.limits.streams or self._remembered > self.limits.remembered:
-            raise ParseError("streams")
-
-    def _forget(self, number: int) -> None:
-        stream = self._streams.pop(number, None)
-        if stream is not None:
-            self._remembered -= stream.remembered
-        for side in self._sides:
-            side.waiting.discard(number)
-            if side.data is stream:
-                side.data = None
+                self._streams.ends(stream, side.direction, self._events)
 
     def _preface(self, side: _Side) -> int:
         size = len(H2_PREFACE)
@@ -383,19 +320,6 @@ class Http2Parser(HttpParser):
         elif kind == PING:
             self._acknowledge(side, flags & ACK)
 
-    def _delivered(self, stream: int, size: int, end: int) -> None:
-        """RFC 9113 §8.1.1: as long as its head said; written down as HTTP/1, the rest would be a request."""
-        left = self._owed.get(stream)
-        if left is None:
-            return
-        left -= size
-        if left < 0 or (end and left):
-            raise ParseError("content_length")
-        if end:
-            del self._owed[stream]
-        else:
-            self._owed[stream] = left
-
     def _acknowledge(self, side: _Side, ack: int) -> None:
         if ack:
             peer = self._sides[1 - side.direction]
@@ -421,16 +345,15 @@ class Http2Parser(HttpParser):
             self._resets += 1
             if self._resets > self.limits.resets:
                 raise ParseError("rapid_reset")
-            self._owed.pop(stream, None)
             self._events.append(StreamReset(side.direction, stream, int.from_bytes(payload, "big")))
-            self._forget(stream)
+            self._streams.reset(stream)
         elif kind == GOAWAY:
             if len(payload) < 8:
                 raise ParseError("frame_size")
             self._events.append(GoAway(side.direction, int.from_bytes(payload[4:8], "big")))
         else:
             self._priorities += 1
-            if self._priorities > self.limits.priorities + 100 * self._requests:
+            if self._priorities > self.limits.priorities + 100 * self._streams.requests:
                 raise ParseError("priority_flood")
 
     def _settings(self, side: _Side, flags: int, payload: bytes) -> None:
@@ -480,7 +403,7 @@ class Http2Parser(HttpParser):
             raise ParseError("padding")
         side.block = bytearray()
         side.block_stream = stream
-        side.block_ends = flags & END_STREAM
+        side.block_ends = flags & END_STREAM != 0
         if kind == PUSH_PROMISE:
             side.promised = int.from_bytes(payload[start - 4 : start], "big") & 0x7FFFFFFF
         side.block_kind = kind
@@ -501,140 +424,8 @@ class Http2Parser(HttpParser):
         side.block = None
         headers = side.decoder.decode(block)
         if side.block_kind == PUSH_PROMISE:
-            if self._wanted.answers:
-                # Its response comes without having been asked for.
-                self._remember(self._read(side.promised, headers), ())
-                self._streams[side.promised].open[TO_SERVER] = False
+            self._streams.promised(side.promised, headers)
             return
-        stream = side.block_stream
+        self._streams.headers(side.direction, side.block_stream, headers, ends=side.block_ends, events=self._events)
         if side.direction == TO_CLIENT:
-            self._response(stream, headers)
-        elif stream > self._last_stream:
-            if not stream & 1:
-                raise ParseError("stream_even")
-            self._last_stream = stream
-            self._requests += 1
-            request = self._read(stream, headers)
-            lengths = [value for name, value in headers if name == b"content-length"]
-            if lengths:
-                self._announced(stream, lengths, side.block_ends)
-            self._events.append(request)
-            if self._wanted.answers or self._wanted.bodies:
-                self._remember(request, headers)
-        else:
-            if not side.block_ends or not all(_NAME.fullmatch(n) and n not in _CONNECTION for n, _ in headers):
-                raise ParseError("trailers")
-            self._delivered(stream, 0, side.block_ends)
-        if side.block_ends and stream in self._streams:
-            self._ends(self._streams[stream], side.direction)
-
-    def _read(self, stream: int, headers: Headers) -> Request:
-        pseudo: dict[bytes, bytes] = {}
-        hosts: list[bytes] = []
-        kind = b""
-        regular = False
-        for name, value in headers:
-            if name.startswith(b":"):
-                if regular or name in pseudo or name not in _PSEUDO:
-                    raise ParseError("pseudo_header")
-                pseudo[name] = value
-            else:
-                regular = True
-                if not _NAME.fullmatch(name):
-                    raise ParseError("header_name")
-                if name == b"host":
-                    hosts.append(value)
-                elif name == b"content-type":
-                    kind = kind or value
-                elif name in _CONNECTION or (name == b"te" and value.lower() != b"trailers"):
-                    raise ParseError("connection_header")
-            if not _FORBIDDEN.isdisjoint(value) or value != value.strip(b" \t"):
-                raise ParseError("header_value")
-        method = pseudo.get(b":method", b"")
-        path = pseudo.get(b":path", b"")
-        plain_connect = method == b"CONNECT" and b":protocol" not in pseudo
-        if not method or plain_connect in {b":path" in pseudo, b":scheme" in pseudo}:
-            raise ParseError("pseudo_header")
-        if not plain_connect and not path.startswith(b"/") and path != b"*":
-            raise ParseError("path")
-        # Written down as HTTP/1 they would end the request line (RFC 9113 §10.3).
-        if not _TOKEN.fullmatch(method) or _PATH_FORBIDDEN.search(path):
-            raise ParseError("request_line")
-        if not _SCHEME.fullmatch(pseudo.get(b":scheme", b"http")):
-            raise ParseError("scheme")
-        authority = pseudo.get(b":authority")
-        hosts += [authority] if authority is not None else []
-        if len(hosts) > 2 or (len(hosts) == 2 and hosts[0].lower() != hosts[1].lower()):
-            raise ParseError("host_differs")
-        if len(hosts) == 2 and authority is None:
-            raise ParseError("host_twice")
-        host = hosts[0] if hosts else b""
-        if not _HOST_FORBIDDEN.isdisjoint(host):
-            raise ParseError("host")
-        said: Mapping[str, Value] | None = None
-        protocol = pseudo.get(b":protocol", b"")
-        if self._wanted.of_requests:
-            target = host if plain_connect else path
-            said = self._said(target, b"2", _regular(headers), [protocol] if protocol else [])
-        return Request(method, path, host, kind, stream, pseudo.get(b":scheme", b""), protocol, said)
-
-    def _announced(self, stream: int, lengths: list[bytes], ends: int) -> None:
-        if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
-            raise ParseError("content_length")
-        self._owed[stream] = int(lengths[0])
-        if len(self._owed) > self.limits.bodies:
-            raise ParseError("open_bodies")
-        self._delivered(stream, 0, ends)
-
-    def _response(self, stream: int, headers: list[tuple[bytes, bytes]]) -> None:
-        status = 0
-        grpc_status = b""
-        for name, value in headers:
-            if name == b":status":
-                if len(value) != 3 or not value.isdigit():
-                    raise ParseError("status")
-                status = int(value)
-            elif name == b"grpc-status":
-                grpc_status = value
-        self._resets = max(0, self._resets - 1)
-        self._events.append(Response(status, stream, grpc_status))
-        if stream == 1 and self._upgraded is not None and self._wanted.answers:
-            self._remember(replace(self._upgraded, stream=1), ())
-            self._streams[1].open[TO_SERVER] = False
-            self._upgraded = None
-        if stream in self._streams:
-            self._told(self._streams[stream], status, _regular(headers))
-
-    def _told(self, stream: _Stream, status: int, headers: Headers) -> None:
-        """A response, an interim one before it, or its trailers."""
-        if bool(status) == (stream.answer is not None):
-            raise ParseError("status" if status else "trailers")
-        if stream.answer is not None:
-            answer = self._ending(stream.answer, stream.status, headers)
-            stream.answer = answer
-        else:
-            answer = self._answer(stream.request, status, headers)
-            if status >= 200:
-                stream.answer, stream.status = answer, status
-                self._begins(stream, answer, headers)
-        if self._wanted.responses:
-            self._events.append(answer)
-
-
-def _regular(headers: Headers) -> Headers:
-    """Without pseudo headers, and a cookie's pieces put together (RFC 9113 §8.2.3)."""
-    regular = [header for header in headers if not header[0].startswith(b":") and header[0] != b"cookie"]
-    crumbs = [value for name, value in headers if name == b"cookie"]
-    return [*regular, (b"cookie", b"; ".join(crumbs))] if crumbs else regular
-
-
-_PSEUDO: Final = frozenset((b":method", b":path", b":scheme", b":authority", b":protocol"))
-_CONNECTION: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-# RFC 9113 §8.2.1, RFC 9110 §5.6.2
-_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")
-_PATH_FORBIDDEN: Final = re.compile(rb"[\x00-\x20\x7f]")
-_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
-_FORBIDDEN: Final = frozenset(b"\0\r\n")
-_HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
+            self._resets = max(0, self._resets - 1)

@@ -3,6 +3,8 @@
 Every command of the client is a unit, also those of a compound or an AndX chain, told with its header; of negotiation
 and tree connect what they say is read too. Of the server only which dialect of SMB 2 it chose. What is encrypted or
 compressed is a unit named so, and not read: a rule that lets it pass lets everything pass that is inside.
+
+NetBIOS' own packets (RFC 1002 section 4.3) have one form each; a server that refuses a session ends the connection.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from parsers.base import TO_CLIENT, TO_SERVER, Field, Kind, ParseError, Said, Value
+from parsers.identify.answers import YES
+from parsers.identify.windows import session_request
 from parsers.stream import StreamParser
 
 
@@ -26,9 +30,16 @@ class Limits:
 
 _SESSION_MESSAGE: Final = 0
 _SESSION_REQUEST: Final = 0x81
+_NEGATIVE: Final = 0x83
+_RETARGET: Final = 0x84
 _KEEPALIVE: Final = 0x85
-# What a side sends besides messages (RFC 1002 section 4.3.1).
-_OTHERS: Final = (frozenset((_SESSION_REQUEST, _KEEPALIVE)), frozenset((0x82, 0x83, 0x84, _KEEPALIVE)))
+# What a side sends besides messages and requests, and its size.
+_OTHERS: Final = ({_KEEPALIVE: 0}, {0x82: 0, _NEGATIVE: 1, _RETARGET: 6, _KEEPALIVE: 0})
+# Two names of 255 bytes.
+_REQUEST_MAX: Final = 510
+# Over NetBIOS a length has 17 bits, over TCP alone 24: who reads the upper ones and who does not would see other
+# messages.
+_MESSAGE_MAX: Final = 0x1FFFF
 _OPAQUE: Final = {b"\xfdSMB": b"encrypted", b"\xfcSMB": b"compressed"}
 
 _NEGOTIATE: Final = 0
@@ -75,19 +86,20 @@ class SmbParser(StreamParser):
         self.limits = limits or Limits()
         self._left = 0  # bytes of a message behind the command that is read
         self._chosen = b""
+        self._netbios = False
+        self._refused = False
 
     def _read(self, direction: int, data: bytes, at: int) -> int:
+        if self._refused:
+            raise ParseError("session")
         if self._left and direction == TO_SERVER:
             return self._compound(data, at, self._left)
         if len(data) - at < 4:
             return self._wait(direction, 4)
         size = int.from_bytes(data[at + 1 : at + 4], "big")
         if data[at] != _SESSION_MESSAGE:
-            if data[at] not in _OTHERS[direction] or size > 256:
-                raise ParseError("session")
-            self._skip[direction] = size
-            return at + 4
-        if size < _HEADER_1 + 3:
+            return self._session(direction, data, at, size)
+        if size < _HEADER_1 + 3 or (self._netbios and size > _MESSAGE_MAX):
             raise ParseError("message")
         if len(data) - at < 8:
             return self._wait(direction, 8)
@@ -103,6 +115,22 @@ class SmbParser(StreamParser):
         self._skip[TO_SERVER] = size - 4
         self._tell(_OPAQUE[mark], self._chosen, {})
         return at + 8
+
+    def _session(self, direction: int, data: bytes, at: int, size: int) -> int:
+        """NetBIOS': a request and what answers it come first, keep-alives at any time."""
+        kind = data[at]
+        request = kind == _SESSION_REQUEST and direction == TO_SERVER and size <= _REQUEST_MAX
+        if not request and _OTHERS[direction].get(kind) != size:
+            raise ParseError("session")
+        if kind != _KEEPALIVE and self._offset[direction]:
+            raise ParseError("session")
+        if len(data) - at < 4 + size:
+            return self._wait(direction, 4 + size)
+        if request and session_request(data[at : at + 4 + size]) != YES:
+            raise ParseError("session")
+        self._netbios |= kind != _KEEPALIVE
+        self._refused = kind in {_NEGATIVE, _RETARGET}
+        return at + 4 + size
 
     def _answer(self, data: bytes, at: int, size: int, mark: bytes) -> int:
         """Of the server: its negotiation is read, all else passed."""

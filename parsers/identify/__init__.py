@@ -24,7 +24,7 @@ from parsers.identify.encrypted import quic, ssh, tls_client, tls_server
 from parsers.identify.greetings import ftp, smtp
 from parsers.identify.http import H2_PREFACE, http2_client, http2_server, http_request, http_response
 from parsers.identify.stores import memcached, memcached_udp, redis
-from parsers.identify.windows import rdp, smb
+from parsers.identify.windows import rdp, smb_client, smb_server
 
 TCP: Final = 6
 UDP: Final = 17
@@ -77,7 +77,7 @@ _TO_SERVER: Final[dict[str, Check]] = {
     "dns": dns_tcp,
     "kafka": kafka,
     "amqp": amqp,
-    "smb": smb,
+    "smb": smb_client,
 }
 _TO_CLIENT: Final[dict[str, Check]] = {
     "http": http_response,
@@ -87,7 +87,7 @@ _TO_CLIENT: Final[dict[str, Check]] = {
     "mongodb": lambda data: mongodb(data, server=True),
     "dns": dns_tcp,
     "amqp": amqp,
-    "smb": smb,
+    "smb": smb_server,
 }
 DIALOGUES: Final[dict[str, Dialogue]] = {
     "redis": redis,

@@ -8,18 +8,75 @@ from parsers.identify.answers import ASK, LIKELY, MORE, NO, YES, fixed
 
 # First bytes of a message, and the least length: SMB 1, 2 and 3, encrypted, compressed.
 _SMB: Final = {b"\xffSMB": 35, b"\xfeSMB\x40\0": 66, b"\xfdSMB": 52, b"\xfcSMB": 16}
-_SESSION_REQUEST: Final = b"\x81\0\0\x44\x20"
 _ENCODED: Final = frozenset(b"ABCDEFGHIJKLMNOP")
+_POSITIVE: Final = b"\x82\0\0\0"
+_KEEPALIVE: Final = b"\x85\0\0\0"
+# Before the first message; clients have it ready when the session is granted.
+_KEEPALIVES: Final = 16
+# Of a name, its labels' sizes and its NUL included: as in DNS.
+_NAME: Final = 255
 
 
-def smb(data: bytes) -> int:
-    """`00`, length (24 bit), and `ff`, `fe`, `fd` or `fc` "SMB" (MS-SMB2 §2.1, 2.2.1, 2.2.41, 2.2.42), of SMB 2 the
-    structure's size 64; or NetBIOS' request for a session (RFC 1002 §4.3.2) and its 32 letters A-P.
+def smb_client(data: bytes) -> int:
+    """A message; or NetBIOS' request for a session, keep-alives and a message. The request alone is that of all who
+    talk over NetBIOS.
     """
-    if data[:1] == b"\x81":
-        answer = fixed(data, _SESSION_REQUEST)
-        name = data[5:37]
-        return NO if answer == NO or not _ENCODED.issuperset(name) else YES if len(name) == 32 else MORE
+    if data[:1] != b"\x81":
+        return _message(data)
+    answer = session_request(data)
+    return answer if answer != YES else _behind(data, 4 + int.from_bytes(data[2:4], "big"))
+
+
+def smb_server(data: bytes) -> int:
+    """A message; or NetBIOS' positive response, keep-alives and a message."""
+    if data[:1] != b"\x82":
+        return _message(data)
+    answer = fixed(data, _POSITIVE)
+    return answer if answer != YES else _behind(data, 4)
+
+
+def session_request(data: bytes) -> int:
+    """NetBIOS' (RFC 1002 §4.3.2): `81 00`, length (16 bit), and the called and the calling name."""
+    if fixed(data, b"\x81\0") == NO:
+        return NO
+    if len(data) < 4:
+        return MORE
+    at, end = 4, 4 + int.from_bytes(data[2:4], "big")
+    for _ in range(2):
+        answer, at = _name(data[:end], at)
+        if answer != YES:
+            return NO if len(data) >= end else answer
+    return YES if at == end else NO
+
+
+def _name(data: bytes, at: int) -> tuple[int, int]:
+    """(answer, behind it): 32 letters A-P, the labels of a scope, and NUL (RFC 1001 §14.1)."""
+    begin = at
+    while at < len(data):
+        size = data[at]
+        if at == begin and (size != 32 or not _ENCODED.issuperset(data[at + 1 : at + 33])):
+            return NO, at
+        if size > 63 or at + size - begin >= _NAME:
+            return NO, at
+        at += 1 + size
+        if not size:
+            return YES, at
+    return MORE, at
+
+
+def _behind(data: bytes, at: int) -> int:
+    """Keep-alives and a message."""
+    for begin in range(at, at + 4 * _KEEPALIVES, 4):
+        answer = fixed(data[begin:], _KEEPALIVE)
+        if answer != YES:
+            return max(answer, _message(data[begin:]))
+    return NO
+
+
+def _message(data: bytes) -> int:
+    """`00`, length (24 bit), and `ff`, `fe`, `fd` or `fc` "SMB" (MS-SMB2 §2.1, 2.2.1, 2.2.41, 2.2.42), of SMB 2 the
+    structure's size 64.
+    """
     if any(data[:1]):
         return NO
     size = int.from_bytes(data[1:4], "big")

@@ -234,6 +234,8 @@ NETBIOS = (
 )
 NEGOTIATE = b"\x01\0\x08\0\x03\0\0\0"
 TOPIC = b"\0\x06orders"
+SCOPED = b"\x81\0\0\x4d" + NETBIOS[4:37] + b"\x03lab\x04test" + NETBIOS[37:]
+POSITIVE, KEEPALIVE = b"\x82\0\0\0", b"\x85\0\0\0"
 PRODUCE_9 = b"\0\0\0\1\0\0\x75\x30\x02\x09orders-1\x02" + bytes(20)
 
 # The kernel leaves all of these to the inspector. Over TCP none is anything else before its last deciding byte.
@@ -272,7 +274,9 @@ NAMED = [
         ("memcached binary sasl", _binary(0x20)),
         ("smb 1 negotiate", SMB1),
         ("smb 2 negotiate", SMB2),
-        ("smb over netbios", NETBIOS),
+        ("smb 1 over netbios", NETBIOS + SMB1),
+        ("smb 2 over netbios, behind keep-alives", NETBIOS + KEEPALIVE * 3 + SMB2),
+        ("smb over netbios with a scope", SCOPED + SMB1),
         ("rdp negotiation", _x224(0xE0, NEGOTIATE)),
         ("rdp cookie", _x224(0xE0, b"Cookie: mstshash=user\r\n" + NEGOTIATE)),
         ("rdp routing token", _x224(0xE0, b"Cookie: msts=3640205228.15629.0000\r\n" + NEGOTIATE)),
@@ -283,6 +287,7 @@ NAMED = [
     Vector("ftp greeting", TCP, TO_CLIENT, b"220 (vsFTPd 3.0.5)\r\n", INSPECTOR, "ftp"),
     Vector("ftp greeting of smtp's host", TCP, TO_CLIENT, b"220 smtp.x FTP server ready.\r\n", INSPECTOR, "ftp"),
     Vector("smb 2 answer", TCP, TO_CLIENT, SMB2, INSPECTOR, "smb"),
+    Vector("smb 1 answer over netbios", TCP, TO_CLIENT, POSITIVE + KEEPALIVE + SMB1, INSPECTOR, "smb"),
     Vector("amqp of another version", TCP, TO_CLIENT, b"AMQP\0\0\x09\x01", INSPECTOR, "amqp"),
 ]
 DATAGRAMS = [
@@ -330,6 +335,20 @@ NEAR = [
         ("memcached binary with data type", b"\x80\0\0\3\0\1" + bytes(18) + b"key", UNKNOWN),
         ("memcached binary key beyond the body", b"\x80\0\0\3" + bytes(20) + b"key", UNKNOWN),
         ("smb of no version", b"\0\0\0\x2f\xf0SMBr", UNKNOWN),
+        ("netbios alone", NETBIOS, MORE),
+        ("netbios and keep-alives", NETBIOS + KEEPALIVE * 15, MORE),
+        ("netbios and keep-alives without end", NETBIOS + KEEPALIVE * 17, UNKNOWN),
+        ("netbios with a label beyond its end", SCOPED[:80] + b"\x3f" + SCOPED[81:], UNKNOWN),
+        ("netbios of another's", NETBIOS + b"\0\0\0\x40" + bytes(64), UNKNOWN),
+        ("netbios of small letters", NETBIOS.lower() + SMB1, UNKNOWN),
+        ("netbios of a letter beyond P", NETBIOS.replace(b"CKF", b"CQF") + SMB1, UNKNOWN),
+        ("netbios of a calling letter beyond P", NETBIOS.replace(b"FHE", b"FQE") + SMB1, UNKNOWN),
+        ("netbios of one name", NETBIOS[:3] + b"\x22" + NETBIOS[4:38] + SMB1, UNKNOWN),
+        ("netbios of a length that is less", NETBIOS[:3] + b"\x43" + NETBIOS[4:] + SMB1, UNKNOWN),
+        ("netbios of a length that is more", NETBIOS[:3] + b"\x45" + NETBIOS[4:] + SMB1, UNKNOWN),
+        ("netbios of a length of 17 bits", b"\x81\1" + NETBIOS[2:] + SMB1, UNKNOWN),
+        ("netbios of a pointer", b"\x81\0\0\x45" + NETBIOS[4:37] + b"\xc0\x04" + NETBIOS[38:] + SMB1, UNKNOWN),
+        ("keep-alive first", KEEPALIVE + SMB1, UNKNOWN),
         ("smb too short", b"\0\0\0\x02\xffSMBr", UNKNOWN),
         ("x.224 of another length", b"\3\0\0\x13\x0d\xe0\0\0\0\0\0" + NEGOTIATE, UNKNOWN),
         ("dns query without a question", b"\0\x20\x12\x34\1\0\0\0", UNKNOWN),
@@ -345,6 +364,9 @@ NEAR = [
 ] + [
     Vector("greeting that says nothing", TCP, TO_CLIENT, b"220 welcome\r\n", INSPECTOR, MORE),
     Vector("greeting that says both", TCP, TO_CLIENT, b"220 FTP and SMTP here\r\n", INSPECTOR, MORE),
+    Vector("netbios from the server", TCP, TO_CLIENT, NETBIOS + SMB1, INSPECTOR, UNKNOWN),
+    Vector("netbios, positive", TCP, TO_CLIENT, POSITIVE, INSPECTOR, MORE),
+    Vector("netbios, positive, of another's", TCP, TO_CLIENT, POSITIVE + SMB1[:4] + bytes(47), INSPECTOR, UNKNOWN),
     Vector("pop3 greeting", TCP, TO_CLIENT, b"+OK POP server ready\r\n", INSPECTOR, UNKNOWN),
     Vector("imap greeting", TCP, TO_CLIENT, b"* OK IMAP4Rev1 ready\r\n", INSPECTOR, UNKNOWN),
     Vector("nntp greeting", TCP, TO_CLIENT, b"200 NNTP ready\r\n", INSPECTOR, UNKNOWN),
@@ -390,6 +412,9 @@ DIALOGUES = [
     Dialogue("rdp without negotiation", TO_SERVER, _x224(0xE0), _x224(0xD0), "rdp" + LIKELY),
     Dialogue("mqtt", TO_SERVER, _mqtt(b"\0\x04MQTT\x04\x02\0\x3c\0\x05Bus41"), b"\x20\2\0\0", "mqtt"),
     Dialogue("amqp", TO_SERVER, b"AMQP\0\0\x09\x01", b"\1\0\0\0\0\0\x0c\0\x0a\0\x0a\0\x09", "amqp"),
+    Dialogue("netbios granted", TO_SERVER, NETBIOS, POSITIVE, MORE),
+    Dialogue("netbios refused", TO_SERVER, NETBIOS, b"\x83\0\0\1\x82", MORE),
+    Dialogue("smb over netbios", TO_SERVER, NETBIOS + SMB1, POSITIVE + SMB1, "smb"),
     Dialogue("kafka", TO_SERVER, _kafka(18, 0), b"\0\0\0\x0a\0\0\0\1" + bytes(6), "kafka"),
 ]
 

@@ -41,6 +41,7 @@ AMQP, AMQP1, KAFKA = "amqp 0-9-1", "amqp 1.0", "kafka librdkafka"
 BINARY, MONGODB, MQTT = "memcached binary", "mongodb PyMongo", "mqtt 3.1"
 MYSQL, POSTGRES = "mysql queries and databases", "postgres queries and copies, encryption declined"
 RDP, SMB, SSH, TLS = "rdp cookie and TLS", "smb 3.1.1", "ssh client first", "tls openssl 1.3"
+NETBIOS = "smb 1"
 DNS, WEBSOCKET = "dns two at once in one segment", "websocket texts, fragments and a close"
 LENGTHS = [
     Length(AMQP, 2, 3, 4, "frame"), Length(AMQP, 2, 11, 4, "table"), Length(AMQP, 2, 15, 1, "short string"),
@@ -62,6 +63,10 @@ LENGTHS = [
     Length(POSTGRES, 0, 0, 4, "SSLRequest"), Length(POSTGRES, 2, 0, 4, "startup"), Length(POSTGRES, 4, 1, 4, "query"),
     Length(POSTGRES, 3, 1, 4, "authentication"), Length(POSTGRES, 6, 1, 4, "second query"),
     Length(RDP, 0, 2, 2, "TPKT"), Length(RDP, 0, 4, 1, "X.224"),
+    Length(NETBIOS, 0, 1, 3, "session request"), Length(NETBIOS, 0, 4, 1, "called name"),
+    Length(NETBIOS, 0, 37, 1, "its scope"), Length(NETBIOS, 0, 38, 1, "calling name"),
+    Length(NETBIOS, 1, 1, 3, "positive response"), Length(NETBIOS, 2, 1, 3, "keep-alive"),
+    Length(NETBIOS, 2, 5, 3, "message behind it"),
     Length(SMB, 0, 1, 3, "session message"), Length(SMB, 2, 1, 3, "second message"), Length(SMB, 6, 1, 3, "later"),
     Length(SSH, 2, 0, 4, "packet"), Length(SSH, 2, 4, 1, "padding"), Length(SSH, 2, 22, 4, "list of names"),
     Length(TLS, 0, 3, 2, "record"), Length(TLS, 0, 6, 3, "handshake"), Length(TLS, 0, 43, 1, "session id"),

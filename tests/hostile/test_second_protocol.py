@@ -10,11 +10,12 @@ from fastpath.abi import Protocol
 from parsers.base import TO_SERVER
 from slowpath.core.model import Judgement
 from tests.contract.conversations import conversations
+from tests.contract.conversations.smb import CLOSE, REQUEST, session
 from tests.data import recorded
 from tests.hostile.attack import Quick, judged, rule_files, ruled, through, unit_by_unit
 from tests.unit.slowpath.core import h2
 from tests.unit.slowpath.core.h2 import frame
-from tests.unit.slowpath.core.wire import inspect
+from tests.unit.slowpath.core.wire import allow, deny, inspect
 
 GET = b"GET /ok HTTP/1.1\r\nHost: a.example\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -173,3 +174,33 @@ def test_http2_behind_a_body_of_http2() -> None:
     p.server(h2.settings())
     p.client(h2.Sender().request(1, "/ok") + frame(0, 1, 1, b"x") + h2.PREFACE)
     assert (p.records[-1]["verdict"], p.records[-1]["reason"]) == ("deny", "parse_error")
+
+
+@pytest.mark.parametrize("step", [1, 7, 100])
+@pytest.mark.parametrize(
+    ("message", "verdict"),
+    [(session(CLOSE), "allow"), (session(b"\xff" + bytes(63)), "deny"), (GET, "deny"), (REQUEST, "deny")],
+)
+def test_a_netbios_session_is_smb_by_its_first_message(message: bytes, verdict: str, step: int) -> None:
+    p = Quick({Protocol.SMB: allow(), Protocol.UNKNOWN: deny()})
+    for at in range(0, len(REQUEST), step):
+        p.client(REQUEST[at : at + step])
+    p.wait(0.03)
+    assert through(p) == REQUEST, "the server has to grant it"
+    p.server(session(b"", 0x82))
+    assert p.decisions == []
+    for at in range(0, len(message), step):
+        p.client(message[at : at + step])
+    # What the server has said could go on as MySQL's greeting.
+    p.wait(2.1 if verdict == "deny" else 0)
+    assert [(record["verdict"], record["protocol"]) for record in p.records] == [
+        (verdict, "smb" if verdict == "allow" else "unknown")
+    ]
+
+
+def test_a_netbios_session_that_says_nothing_is_unknown() -> None:
+    p = Quick({Protocol.SMB: allow(), Protocol.UNKNOWN: deny()})
+    p.client(REQUEST)
+    p.server(session(b"", 0x82))
+    p.wait(2.1)
+    assert [(record["verdict"], record["protocol"]) for record in p.records] == [("deny", "unknown")]

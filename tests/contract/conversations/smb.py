@@ -10,6 +10,12 @@ def session(message: bytes, kind: int = 0) -> bytes:
     return bytes((kind,)) + len(message).to_bytes(3, "big") + message
 
 
+def netbios(name: bytes, kind: int = 0x20) -> bytes:
+    """A name of up to 15 bytes, encoded (RFC 1001 section 14.1); `kind` is its last byte."""
+    letters = b"".join(bytes((0x41 + (byte >> 4), 0x41 + (byte & 15))) for byte in name.ljust(15) + bytes((kind,)))
+    return b"\x20" + letters + b"\0"
+
+
 def old(command: int, words: bytes = b"", text: bytes = b"", *, answer: bool = False) -> bytes:
     """Of SMB 1, in Unicode."""
     flags = b"\x98" if answer else b"\x18"
@@ -38,6 +44,7 @@ def tree_connect(path: str, *, after: int = 0) -> bytes:
     return new(3, b"\x09\0\0\0\x48\0" + len(text).to_bytes(2, "little") + text, after=after)
 
 
+REQUEST = session(netbios(b"*SMBSERVER") + netbios(b"WINXP", 0), 0x81)
 NEGOTIATE_1 = old(0x72, b"", b"\2NT LM 0.12\0\2SMB 2.002\0\2SMB 2.???\0")
 PATH = "\\\\files\\PÜB".encode("utf-16-le")
 # Its path begins behind 32 + 1 + 8 + 2 bytes and a password of 1: aligned.
@@ -58,12 +65,12 @@ CONVERSATIONS = [
         "1",
         "smb",
         (
-            (TO_SERVER, session(b"\x20" + bytes(33) + b"\x20" + bytes(33), 0x81)),
+            (TO_SERVER, REQUEST),
             (TO_CLIENT, session(b"", 0x82)),
-            (TO_SERVER, session(NEGOTIATE_1)),
+            (TO_SERVER, session(b"", 0x85) + session(NEGOTIATE_1)),
             (TO_CLIENT, session(old(0x72, bytes(34), b"guid", answer=True))),
             (TO_SERVER, session(old(0x73, b"\xff" + bytes(25), b"NTLMSSP"))),
-            (TO_CLIENT, session(old(0x73, b"\xff" + bytes(5), b"Unix", answer=True))),
+            (TO_CLIENT, session(b"", 0x85) + session(old(0x73, b"\xff" + bytes(5), b"Unix", answer=True))),
             (TO_SERVER, session(TREE_CONNECT_1)),
             (TO_SERVER, session(old(0x2F, b"\xff" + bytes(27), b"x" * 5000)) + session(b"", 0x85)),
             (TO_SERVER, session(old(0x71))),

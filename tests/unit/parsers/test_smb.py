@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
+from scapy.fields import ByteField, NetBIOSNameField, XShortField
+from scapy.layers.netbios import NBTSession
+from scapy.packet import Packet
 
 from parsers.base import TO_CLIENT, TO_SERVER, ParseError
 from parsers.smb import SmbParser
@@ -9,9 +14,11 @@ from tests.contract.conversations.smb import (
     CREATE,
     NEGOTIATE_1,
     PATH,
+    REQUEST,
     TREE_CONNECT_1,
     chosen,
     negotiate,
+    netbios,
     new,
     old,
     session,
@@ -29,7 +36,17 @@ def told(*messages: bytes) -> list[dict[str, object]]:
     [
         (b"\1\0\0\0", "session"),
         (b"\x82\0\0\0", "session"),
-        (b"\x81\0\1\1", "session"),
+        (b"\x81\0\1\xff", "session"),
+        (b"\x81\1\0\x44" + REQUEST[4:], "session"),
+        (REQUEST[:3] + b"\x43" + REQUEST[4:], "session"),
+        (REQUEST[:3] + b"\x45" + REQUEST[4:] + b"\0", "session"),
+        (REQUEST[:3] + b"\0", "session"),
+        (REQUEST[:4] + b"\x1f" + REQUEST[5:], "session"),
+        (REQUEST[:-2] + b"Q\0", "session"),
+        (REQUEST[:-1] + b"\1", "session"),
+        (REQUEST + REQUEST, "session"),
+        (REQUEST + b"\x85\0\0\1x", "session"),
+        (REQUEST + b"\0\2\0\0" + new(9, b""), "message"),
         (session(b"\xffSMB" + bytes(30)), "message"),
         (session(b"\xfbSMB" + bytes(60)), "message"),
         (session(b"\xfeSMB" + bytes(59)), "message"),
@@ -68,6 +85,94 @@ def test_refused(data: bytes, code: str) -> None:
     assert refused(SmbParser(), (TO_SERVER, data))[0] == code
     with pytest.raises(ParseError, match=code):
         fed(SmbParser(), *[(TO_SERVER, bytes((byte,))) for byte in data])
+
+
+POSITIVE, KEEPALIVE = session(b"", 0x82), session(b"", 0x85)
+
+
+def test_session_packets_are_as_scapy_makes_them() -> None:
+    class Names(Packet):
+        fields_desc: ClassVar = [
+            each
+            for number in range(2)
+            for each in (
+                NetBIOSNameField(f"name{number}", b""),
+                XShortField(f"kind{number}", 0),
+                ByteField(f"end{number}", 0),
+            )
+        ]
+
+    names = Names(name0=b"*SMBSERVER", kind0=0x4341, name1=b"WINXP", kind1=0x4141)
+    assert bytes(NBTSession(TYPE=0x81) / names) == REQUEST
+    parser = SmbParser()
+    parts = [
+        (TO_SERVER, REQUEST),
+        (TO_CLIENT, bytes(NBTSession(TYPE=0x82))),
+        (TO_SERVER, bytes(NBTSession(TYPE=0x85)) + bytes(NBTSession() / CLOSE) + bytes(NBTSession(TYPE=0x85))),
+        (TO_CLIENT, bytes(NBTSession(TYPE=0x85))),
+        (TO_SERVER, bytes(NBTSession() / CLOSE)),
+    ]
+    assert [unit["smb.command"] for unit in said(fed(parser, *parts))] == [b"close", b"close"]
+    assert parser.buffered == 0
+
+
+@pytest.mark.parametrize(("last", "good"), [(1, True), (28, True), (29, False)])
+def test_a_request_with_a_scope(last: int, *, good: bool) -> None:
+    """Up to 255 bytes with its NUL."""
+    scope = (b"\x3f" + b"s" * 63) * 3 + bytes((last,)) + b"t" * last
+    data = session(netbios(b"FILES")[:-1] + scope + b"\0" + netbios(b"WINXP", 0), 0x81) + session(CLOSE)
+    if good:
+        assert said(fed(SmbParser(), (TO_SERVER, data))) == [{"smb.command": b"close"}]
+    else:
+        assert refused(SmbParser(), (TO_SERVER, data))[0] == "session"
+
+
+@pytest.mark.parametrize("size", range(1, len(REQUEST)))
+def test_a_request_may_be_cut_anywhere(size: int) -> None:
+    parser = SmbParser()
+    assert fed(parser, (TO_SERVER, REQUEST[:size])) == []
+    assert (parser.pending(TO_SERVER), parser.buffered) == (True, size)
+    assert len(fed(parser, (TO_SERVER, REQUEST[size:] + session(CLOSE)))) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        POSITIVE + POSITIVE,
+        KEEPALIVE + POSITIVE,
+        chosen(0x311) + POSITIVE,
+        b"\x82\0\0\1x",
+        b"\x83\0\0\0",
+        b"\x83\0\0\2",
+        b"\x84\0\0\5",
+        b"\x85\0\0\1",
+        REQUEST,
+    ],
+)
+def test_a_server_says_once_whether_there_is_a_session(data: bytes) -> None:
+    for sizes in ((len(data),), (1,) * len(data)):
+        parser = SmbParser()
+        fed(parser, (TO_SERVER, REQUEST))
+        with pytest.raises(ParseError, match="session"):
+            fed(parser, *[(TO_CLIENT, data[sum(sizes[:n]) :][:size]) for n, size in enumerate(sizes)])
+
+
+@pytest.mark.parametrize("answer", [b"\x83\0\0\1\x82", b"\x84\0\0\6\x0a\0\0\5\0\x8b"])
+def test_a_refused_session_is_over(answer: bytes) -> None:
+    for parts in ([answer], [bytes((byte,)) for byte in answer]):
+        for more in ((TO_SERVER, session(CLOSE)), (TO_CLIENT, KEEPALIVE)):
+            parser = SmbParser()
+            assert fed(parser, (TO_SERVER, REQUEST), *[(TO_CLIENT, part) for part in parts]) == []
+            assert parser.buffered == 0
+            assert refused(parser, more)[0] == "session"
+
+
+def test_lengths_of_more_than_17_bits_are_tcps_alone() -> None:
+    big = b"\0\2\0\0" + new(8, b"", answer=True)
+    assert fed(SmbParser(), (TO_CLIENT, big)) == []
+    assert refused(SmbParser(), (TO_SERVER, REQUEST), (TO_CLIENT, POSITIVE + big))[0] == "message"
+    just = b"\0\1\xff\xff" + new(9, b"")
+    assert len(fed(SmbParser(), (TO_SERVER, REQUEST + just))) == 1
 
 
 def test_names() -> None:
