@@ -1,23 +1,18 @@
 """Compiled programs on disk: a start after a boot need not compile them again.
 
-One file for each key, which is a digest of all that goes into a compile but the compiler; an entry names the compiler's
-files as they were, and is of use as long as they are still so. What stands here becomes kernel code, so folder and
-files must be root's alone. What is wrong with an entry is logged and costs a compile, nothing else.
+The key of an entry (`fastpath.store`) is a digest of all that goes into a compile but the compiler; it names the
+compiler's files as they were, and is of use as long as they are still so.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import logging
 import operator
 import os
-import secrets
-import stat
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +20,12 @@ from fastpath import abi
 from fastpath.libbpf import MapShape, MapTypes
 from fastpath.loader.compile import CHILD, SHIM
 from fastpath.loader.objects import MapObject, Objects, ProgramObject
+from fastpath.store import Store
 
 FORMAT = 1
 # So many entries are kept, those that were used last. One is half a megabyte.
 MOST = 16
 MAX_BYTES = 8 << 20
-# What a killed one left half written is removed after so many seconds.
-STALE = 3600.0
-
-_SUFFIX = ".programs"
-_PART = ".part"
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +48,7 @@ def compile_key(*parts: str) -> str | None:
 
 
 class CacheError(Exception):
-    """The cache, or an entry, must not or cannot be used; the message says why."""
+    """An entry is none of ours; the message says why."""
 
 
 class Cache:
@@ -65,100 +56,31 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._store = Store(folder, ".programs", "compiled programs", most=MOST, max_bytes=MAX_BYTES)
 
     def find(self, key: str) -> Objects | None:
         """What was kept under this key; None if nothing was, or nothing that may be used."""
-        path = self._path(key)
+        content = self._store.find(key)
         try:
-            with self._open_folder(make=False) as folder:
-                objects = _unpack(_read(path, folder))
-                os.utime(path.name, dir_fd=folder)  # the least recently used one goes first
+            return None if content is None else _unpack(content)
         except FileNotFoundError:
             return None
         except (CacheError, OSError) as error:
             log.warning("compiled programs: %s", error)
             return None
-        return objects
 
     def keep(self, key: str, objects: Objects, compiler: Iterable[Path]) -> None:
         """Keep what `compiler`, these files, made. A failure is logged."""
-        path = self._path(key)
         try:
             content = _pack(objects, compiler)
-            with self._open_folder(make=True) as folder:
-                _write(path.name, content, folder)
-                self._prune(folder)
-        except (CacheError, OSError) as error:
+        except OSError as error:
             log.warning("compiled programs are not kept: %s", error)
+            return
+        self._store.keep(key, content)
 
     def drop(self, key: str) -> None:
         """Forget an entry."""
-        with contextlib.suppress(CacheError, OSError), self._open_folder(make=False) as folder:
-            os.unlink(self._path(key).name, dir_fd=folder)
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{_SUFFIX}"
-
-    @contextlib.contextmanager
-    def _open_folder(self, *, make: bool) -> Iterator[int]:
-        """A descriptor of it, so that what is checked is what is used. CacheError, OSError."""
-        if make:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            _refuse_others(self.folder, os.fstat(descriptor))
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def _prune(self, folder: int) -> None:
-        ages: list[tuple[float, str]] = []
-        for name in os.listdir(folder):
-            with contextlib.suppress(FileNotFoundError):  # another one prunes too
-                at = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
-                if name.endswith(_SUFFIX):
-                    ages.append((at, name))
-                elif name.endswith(_PART) and time.time() - at > STALE:
-                    os.unlink(name, dir_fd=folder)
-        for _, name in sorted(ages)[:-MOST]:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
-
-
-def _refuse_others(path: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
-        raise CacheError(f"{path}: others than root can write there, so it is not used")
-
-
-def _read(path: Path, folder: int) -> bytes:
-    descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        _refuse_others(path, status)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            raise CacheError(f"{path}: is none of ours")
-        content = stream.read(MAX_BYTES)
-    # One line, the digest of what follows.
-    said, _, rest = content.partition(b"\n")
-    if said != hashlib.sha256(rest).hexdigest().encode():
-        raise CacheError(f"{path}: damaged")
-    return rest
-
-
-def _write(name: str, content: bytes, folder: int) -> None:
-    part = f"{secrets.token_hex(8)}{_PART}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(part, flags, 0o600, dir_fd=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-            stream.flush()
-            os.fsync(descriptor)
-        os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part, dir_fd=folder)
-        raise
+        self._store.drop(key)
 
 
 def _state(path: Path) -> list[int]:

@@ -12,6 +12,7 @@ from fastpath.libbpf import MapShape, MapTypes
 from fastpath.loader import cache as subject
 from fastpath.loader.cache import MOST, Cache, compile_key
 from fastpath.loader.objects import MapObject, Objects, ProgramObject
+from fastpath.store import STALE, Store
 
 OBJECTS = Objects(
     b"types",
@@ -140,9 +141,7 @@ def test_a_damaged_file_is_ignored_and_replaced(
     ],
 )
 def test_a_whole_file_of_somebody_else_is_ignored(cache: Cache, content: bytes) -> None:
-    descriptor = os.open(cache.folder, os.O_RDONLY)
-    subject._write("key.programs", content, descriptor)
-    os.close(descriptor)
+    Store(cache.folder, ".programs", "anything", most=MOST, max_bytes=1 << 20).keep("key", content)
     assert cache.find("key") is None
 
 
@@ -162,7 +161,7 @@ def test_another_compiler_makes_its_own(cache: Cache, compiler: Path) -> None:
 
 
 def test_those_used_last_are_kept(cache: Cache, compiler: Path) -> None:
-    old = time.time() - 2 * subject.STALE
+    old = time.time() - 2 * STALE
     for number in range(MOST):
         cache.keep(str(number), OTHER, [compiler])
         os.utime(cache.folder / f"{number}.programs", (old + number, old + number))
