@@ -23,6 +23,7 @@ DEFAULT: Final = Path("/etc/microseg/gateway.yaml")
 MAX_IFNAME: Final = 15
 # Where the programs go; auto: tcx where the kernel has it.
 HOOKS: Final = ("auto", "tcx", "clsact")
+PATTERN_ENGINES = ("auto", "re2", "hyperscan")
 
 TIMEOUTS: Final[Mapping[str, float]] = MappingProxyType(
     {"syn": 30, "established": 3600, "closing": 30, "time_wait": 120, "udp": 30, "udp_stream": 120, "icmp": 10,
@@ -95,6 +96,7 @@ class Config:
     program_cache: Path | None = Path("/var/cache/microseg")
     tap: str = ""
     hook: str = "auto"
+    pattern_engine: str = "auto"
     prio: int = 49_000
     mark: Mark = field(default_factory=Mark)
     capacity: int = 262_144
@@ -164,7 +166,7 @@ class _Reader:
             optional=(
                 "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe",
                 "strict_tcp", "exceptions", "inspector", "records", "listen", "log_level", "accelerate", "state_dir",
-                "policy_history", "watch", "zones", "program_cache",
+                "policy_history", "watch", "zones", "program_cache", "pattern_engine",
             ),
         )  # fmt: skip
         values: dict[str, object] = {}
@@ -186,7 +188,8 @@ class _Reader:
         take("watch", lambda node: node.boolean())
         take("pin_root", self._path)
         take("tap", lambda node: _ifname(node, MAX_IFNAME - 1))
-        take("hook", _hook)
+        take("hook", lambda node: _one_of(node, HOOKS))
+        take("pattern_engine", lambda node: _one_of(node, PATTERN_ENGINES))
         take("prio", lambda node: node.integer(1, 0xFFFF))
         take("mark", _mark)
         take("accelerate", lambda node: node.boolean())
@@ -267,11 +270,11 @@ def _zones(node: Node, interfaces: object) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _hook(node: Node) -> str:
-    hook = node.text()
-    if hook not in HOOKS:
-        raise node.fail(f"{hook!r} is not one of {', '.join(HOOKS)}")
-    return hook
+def _one_of(node: Node, names: tuple[str, ...]) -> str:
+    name = node.text()
+    if name not in names:
+        raise node.fail(f"{name!r} is not one of {', '.join(names)}")
+    return name
 
 
 def _mark(node: Node) -> Mark:

@@ -20,6 +20,8 @@ from pathlib import Path
 STALE = 3600.0
 
 _PART = ".part"
+# The line that an entry begins with.
+_DIGEST = 65
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Store:
     def keep(self, key: str, content: bytes) -> None:
         """Keep it. A failure is logged."""
         try:
+            if len(content) > self._max_bytes - _DIGEST:
+                raise StoreError(f"{len(content)} bytes are too many")
             with self._open_folder(make=True) as folder:
                 _write(self._path(key).name, content, folder)
                 self._prune(folder)

@@ -26,7 +26,7 @@ from fastpath import log as logs
 from fastpath.abi import Action
 from fastpath.admin import AdminError, AdminServer
 from fastpath.config import DEFAULT, Config, load_config
-from fastpath.document import InvalidDocumentError
+from fastpath.document import InvalidDocumentError, Problem
 from fastpath.exit import CommandError, ExitStatus
 from fastpath.gateway import need_root, only_instance, pins_of
 from fastpath.loader.pins import Pins
@@ -39,6 +39,7 @@ from slowpath.packet.kernel import KernelSessions, RuleNames
 from slowpath.packet.tap import Frame, Tap, TapGoneError
 from slowpath.record.write import Writer
 from slowpath.rules.ruleset import RuleSet, load_rules
+from slowpath.rules.vectors import Databases, installed
 
 # Objects made until Python looks for unused cycles among the youngest, then how many such looks until the next kind.
 COLLECTION = (10_000, 10, 1000)
@@ -318,7 +319,17 @@ def read_rules(config: Config) -> RuleSet:
     """The rule files. InvalidDocumentError with all their problems."""
     if not config.rules.is_dir():
         return RuleSet()
-    return load_rules([config.rules])
+    return load_rules([config.rules], databases_of(config))
+
+
+def databases_of(config: Config) -> Databases | None:
+    """Hyperscan's, where it is to be used. InvalidDocumentError where it is asked for and missing."""
+    if config.pattern_engine == "re2" or (config.pattern_engine == "auto" and not installed()):
+        return None
+    if not installed():
+        missing = "hyperscan is not installed (the package's extra of that name)"
+        raise InvalidDocumentError([Problem(str(config.file), 0, "pattern_engine", missing)])
+    return Databases(config.program_cache)
 
 
 def limits_of(config: Config) -> Limits:

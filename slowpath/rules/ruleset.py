@@ -23,6 +23,7 @@ from slowpath.rules.match import ALWAYS, Answer, Condition
 from slowpath.rules.patterns import Severity, load_patterns
 from slowpath.rules.samples import Sample, read_sample
 from slowpath.rules.scan import Library
+from slowpath.rules.vectors import Databases
 
 MAX_RULES = 10_000
 # Read for every unit; see `slowpath.rules.match`.
@@ -324,13 +325,13 @@ def read_rule_file(text: str, file: str, problems: Problems, library: Library | 
     return root.attempt(lambda node: _file(node, known)) if root is not None else None
 
 
-def load_rules(paths: Iterable[FilePath]) -> RuleSet:
-    """Compile rule files (of a directory: its *.yaml), with the patterns of patterns.d beside their folder.
-    InvalidDocumentError has all problems of all of them.
+def load_rules(paths: Iterable[FilePath], databases: Databases | None = None) -> RuleSet:
+    """Compile rule files (of a directory: its *.yaml), with the patterns of patterns.d beside their folder; `databases`
+    makes what looks for these. InvalidDocumentError has all problems of all of them.
     """
     problems = Problems()
     paths = list(paths)
-    library = Library(load_patterns(pattern_files(paths), problems))
+    library = Library(load_patterns(pattern_files(paths), problems), databases)
     files: dict[str, RuleFile] = {}
     for path in _expand(paths):
         text = read_text(path, problems)

@@ -3,6 +3,7 @@
 One automaton of all patterns' literals (Aho-Corasick: a step a byte, whatever the bytes) tells which patterns may
 match, and where. Only there RE2 looks, pattern by pattern. What that may cost at worst is reckoned before it is done:
 the same text always takes the same steps, and what would take more than the budget is not looked at, which is told.
+With `slowpath.rules.vectors` Hyperscan tells which patterns match, and RE2 has to look only where it asks for more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ahocorasick_rs import BytesAhoCorasick
 
 from slowpath.rules.checks import CHECKS
 from slowpath.rules.patterns import Decode, Pattern, Patterns, readings
+from slowpath.rules.vectors import Database, Databases, expression_of
 
 # A step is about a nanosecond at worst (bench/patterns.py): when RE2 has to make the states of its automaton, a byte
 # costs so many, and more the larger the program is; so does a search besides, and a literal found, for each pattern.
@@ -38,8 +40,9 @@ class Found:
 class Scanner:
     """All patterns that rules look for in one field. They may be added until the first text, and after."""
 
-    def __init__(self, patterns: Iterable[Pattern] = ()) -> None:
+    def __init__(self, patterns: Iterable[Pattern] = (), databases: Databases | None = None) -> None:
         self._patterns = {pattern.id: pattern for pattern in patterns}
+        self._databases = databases
         self._compiled: _Compiled | None = None
         # A long content comes in pieces, each with all that its head says.
         self._last: tuple[Sequence[bytes], tuple[Found, ...]] | None = None
@@ -52,7 +55,7 @@ class Scanner:
     def compile(self) -> _Compiled:
         """Before the first text, where that takes time."""
         if self._compiled is None:
-            self._compiled = _Compiled(tuple(self._patterns.values()))
+            self._compiled = _Compiled(tuple(self._patterns.values()), self._databases)
         return self._compiled
 
     def scan(self, text: bytes) -> Found:
@@ -74,13 +77,16 @@ class Scanner:
 class Library:
     """Patterns that rules may name, and of each field what rules look for in it."""
 
-    def __init__(self, patterns: Patterns | None = None) -> None:
+    def __init__(self, patterns: Patterns | None = None, databases: Databases | None = None) -> None:
         self.patterns = patterns or Patterns()
+        self._databases = databases
         self._scanners: dict[str, Scanner] = {}
 
     def scanner(self, field: str) -> Scanner:
         """Of all rules that are read with this library."""
-        return self._scanners.setdefault(field, Scanner())
+        if field not in self._scanners:
+            self._scanners[field] = Scanner(databases=self._databases)
+        return self._scanners[field]
 
     def compile(self) -> None:
         """All scanners, before the first text."""
@@ -89,20 +95,36 @@ class Library:
 
 
 class _Compiled:
-    __slots__ = ("_always", "_by_literal", "_decoded", "_literals", "_patterns", "_widths")
+    __slots__ = ("_always", "_by_literal", "_database", "_decoded", "_literals", "_patterns", "_sure", "_widths")
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
+    def __init__(self, patterns: Sequence[Pattern], databases: Databases | None = None) -> None:
         self._patterns = patterns
-        self._always = [number for number, pattern in enumerate(patterns) if not pattern.shape.literals]
+        self._database: Database | None = None
+        # Of those with a check it counts what matched, and where.
+        self._sure: frozenset[int] = frozenset()
+        rest: Sequence[int] = range(len(patterns))
+        if databases is not None and (database := self._read_by(databases)) is not None:
+            rest = [number for number in rest if number not in database.taken]
+        self._always = [number for number in rest if not patterns[number].shape.literals]
         self._decoded = frozenset(number for number, pattern in enumerate(patterns) if pattern.decode == Decode.URL)
         by_literal: dict[bytes, list[int]] = {}
-        for number, pattern in enumerate(patterns):
-            for literal in pattern.shape.literals:
+        for number in rest:
+            for literal in patterns[number].shape.literals:
                 by_literal.setdefault(literal, []).append(number)
         self._literals = BytesAhoCorasick(list(by_literal)) if by_literal else None
         self._by_literal = list(by_literal.values())
         # Of those with a check it counts where else a match might end: they look at all of a text.
         self._widths = [None if pattern.check else pattern.shape.width for pattern in patterns]
+
+    def _read_by(self, databases: Databases) -> Database | None:
+        written = {
+            number: expression
+            for number, pattern in enumerate(self._patterns)
+            if (expression := expression_of(pattern.regex, fold=pattern.fold)) is not None
+        }
+        self._database = databases.of(written)
+        self._sure = frozenset(n for n, each in written.items() if each.exact and not self._patterns[n].check)
+        return self._database
 
     def scan(self, texts: Sequence[bytes]) -> tuple[Found, ...]:
         left = BUDGET + BUDGET_OF_BYTE * sum(map(len, texts))
@@ -122,6 +144,14 @@ class _Compiled:
     def _read(self, text: bytes, chosen: frozenset[int] | None, found: set[int], left: int) -> tuple[int, bool]:
         """What is left of the budget, and whether it was too little."""
         windows: dict[int, list[list[int]]] = {number: [[0, len(text)]] for number in self._always}
+        if self._database is not None:
+            for number, end in self._database.scan(text):
+                if number in self._sure and (chosen is None or number in chosen):
+                    found.add(number)
+                else:
+                    # The first end there is: all that RE2 finds ends there or behind it.
+                    width = self._widths[number]
+                    windows[number] = [[0 if width is None else max(0, end - width), len(text)]]
         if self._literals is not None:
             hits = self._literals.find_matches_as_indexes(text.lower(), overlapping=True)
             left = self._place(hits, len(text), windows, left)

@@ -47,7 +47,7 @@ def uncommented(text: str) -> str:
 KNOWN = {
     "rules", "run_dir", "pin_root", "tap", "hook", "prio", "mark", "sessions", "timeouts", "failsafe", "exceptions",
     "inspector", "records", "listen", "log_level", "accelerate", "state_dir", "policy_history", "watch", "zones",
-    "program_cache",
+    "program_cache", "pattern_engine",
 }  # fmt: skip
 
 
@@ -85,11 +85,13 @@ def test_everything_set(tmp_path: Path) -> None:
         "exceptions: {midstream: deny, fragment: allow}\ninspector: {timeout: 2, max_flows: 100, gap: 7.5}\n"
         "records: {path: log.jsonl, max_bytes: 4096, keep: 0}\nlisten: {slowpath: '[::1]:9000'}\nlog_level: debug\n"
         "accelerate: true\nhook: clsact\nstate_dir: state\npolicy_history: 3\nwatch: false\n"
-        "zones: {lan: [eth0], dmz.1: eth1}\nprogram_cache: programs\n",
+        "zones: {lan: [eth0], dmz.1: eth1}\nprogram_cache: programs\n"
+        "pattern_engine: re2\n",
     )
     assert (config.rules, config.run_dir) == (tmp_path / "other", tmp_path / "run")
     assert config.pin_root == Path("/sys/fs/bpf/x")
     assert config.tap_names == ("mytap", "mytapx")
+    assert config.pattern_engine == "re2"
     assert (config.hook, config.prio, config.mark) == ("clsact", 7, Mark(0x10, 0x30))
     assert (config.capacity, config.table, config.sweep) == (4096, "hash", 0.5)
     assert config.timeouts == dict(TIMEOUTS) | {"syn": 5, "udp": 7.5}
@@ -129,6 +131,7 @@ def test_taps_of_different_pin_roots_differ(tmp_path: Path) -> None:
         ("interfaces: [eth0, t0x]\ntap: t0", 1, "interfaces", "t0x is the tap's name"),
         ("tap: exactly-fifteen", 3, "tap", "longer than 14 characters"),
         ("hook: xdp", 3, "hook", "'xdp' is not one of auto, tcx, clsact"),
+        ("pattern_engine: pcre", 3, "pattern_engine", "'pcre' is not one of auto, re2, hyperscan"),
         ("prio: 0", 3, "prio", "0 is not within 1..65535"),
         ("prio: first", 3, "prio", "expected a whole number"),
         ("mark: {value: 3, mask: 2}", 3, "mark", "value 0x3 has bits outside mask 0x2"),

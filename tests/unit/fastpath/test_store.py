@@ -20,6 +20,8 @@ def test_kinds_share_a_folder_and_each_has_its_own_bounds(tmp_path: Path, caplog
     few.drop("two")
     assert [few.find("two"), many.find("two")] == [None, b"mtwo"]
     assert caplog.messages == []
-    few.keep("large", bytes(200))
+    few.keep("large", bytes(36))
     assert few.find("large") is None
-    assert "few things" in caplog.messages[-1]
+    assert caplog.messages == ["few things are not kept: 36 bytes are too many"]
+    few.keep("whole", bytes(35))
+    assert few.find("whole") == bytes(35)

@@ -14,14 +14,15 @@ from fastpath.abi import Action, Protocol
 from fastpath.config import EXCEPTIONS, Config, Inspection, load_config
 from fastpath.document import InvalidDocumentError
 from slowpath.core.model import Exceptions, Limits
+from slowpath.rules import vectors
 from slowpath.rules.ruleset import RuleSet
-from slowpath.service import Service, exceptions_of, limits_of, read_rules
+from slowpath.service import Service, databases_of, exceptions_of, limits_of, read_rules
 from tests.unit.slowpath.core.wire import Play, inspect
 
 
 def config(folder: Path, text: str = "") -> Config:
     file = folder / "gateway.yaml"
-    file.write_text(f"interfaces: [a0, a1]\npolicy: policy.yaml\nrules: rules\n{text}")
+    file.write_text(f"interfaces: [a0, a1]\npolicy: policy.yaml\nrules: rules\nprogram_cache: cache\n{text}")
     return load_config(file)
 
 
@@ -57,6 +58,32 @@ def test_rule_files_of_the_configured_folder(tmp_path: Path) -> None:
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "web.yaml").write_text("name: web\nprotocol: http\nrules: [{id: all, action: allow}]\n")
     assert list(read_rules(plain).files) == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "used"), [("auto", True, True), ("auto", False, False), ("re2", True, False)]
+)
+def test_what_looks_for_patterns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, there: bool, used: bool
+) -> None:
+    if not there:
+        monkeypatch.setattr(vectors, "hyperscan", None)
+    assert (databases_of(config(tmp_path, f"pattern_engine: {asked}")) is not None) == used
+
+
+def test_an_engine_that_is_missing_is_a_mistake_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "hyperscan", None)
+    (tmp_path / "rules").mkdir()
+    asked = config(tmp_path, "pattern_engine: hyperscan")
+    with pytest.raises(InvalidDocumentError, match=r"gateway.yaml: pattern_engine: hyperscan is not installed"):
+        read_rules(asked)
+
+
+def test_databases_are_kept_where_programs_are(running: tuple[Service, Play], tmp_path: Path) -> None:
+    kept = list((tmp_path / "cache").glob("*.patterns"))
+    assert len(kept) == 1
+    asyncio.run(running[0]._read_anew())
+    assert list((tmp_path / "cache").iterdir()) == kept
 
 
 WEB = """
