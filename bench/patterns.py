@@ -1,7 +1,7 @@
 """Content patterns on one core: the shipped ones and 500 more over payloads of 1 KB, warm, and over hostile ones.
 
-Beside them, in the same run, with the same patterns and payloads: Python's `re`, one pattern after another, and RE2's
-`Set` by itself. Hostile payloads are near-matches, made for each pattern; each is new to the automata.
+Both engines: RE2 behind the automaton of literals, and Hyperscan. Beside them, in the same run, with the same patterns
+and payloads: Python's `re`, one pattern after another, and RE2's `Set` by itself. Hostile payloads are near-matches, made for each pattern; each is new to the automata.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bench.rounds import interleaved, one_cpu, quantile
 from fastpath.document import Problems
 from slowpath.rules.patterns import MAX_MEMORY, Automaton, Pattern, load_patterns
 from slowpath.rules.scan import BUDGET, BUDGET_OF_BYTE, Scanner
+from slowpath.rules.vectors import Databases
 from tests.near import hostile
 
 SHIPPED = Path(__file__).parents[1] / "configs" / "patterns.d"
@@ -127,20 +128,31 @@ def bench() -> Iterator[Result]:
     again = Scanner(patterns_of([text]))
     again.compile()
     yield Result("patterns.compile_again", "ms", (time.process_time() - start) * 1e3)
+    with TemporaryDirectory() as folder:
+        for name in ("compile", "from_disk"):
+            start = time.process_time()
+            vectors = Scanner(patterns, Databases(Path(folder)))
+            vectors.compile()
+            yield Result(f"patterns.hyperscan.{name}", "ms", (time.process_time() - start) * 1e3)
+            if name == "compile":
+                del vectors  # one that is in use is not read again
     kinds = payloads()
     subjects: dict[str, Callable[[], float]] = {}
     for kind, texts in kinds.items():
         subjects[kind] = partial(_rate, scanner.scan, texts, 0.1)
+        subjects[f"hyperscan.{kind}"] = partial(_rate, vectors.scan, texts, 0.1)
         subjects[f"re2_set.{kind}"] = partial(_rate, _set_of(patterns), texts, 0.1)
         subjects[f"re.{kind}"] = partial(_rate, _one_by_one(patterns), texts[:4], 0.0)
     rates = {name: max(values) for name, values in interleaved(subjects).items()}
     for kind in kinds:
         yield Result(f"patterns.{kind}", "1/s", rates[kind], target=TARGET, better="higher")
+        yield Result(f"patterns.hyperscan.{kind}", "1/s", rates[f"hyperscan.{kind}"], target=TARGET, better="higher")
     for kind in kinds:
         yield Result(f"patterns.re2_set.{kind}", "1/s", rates[f"re2_set.{kind}"], better="higher")
         yield Result(f"patterns.re.{kind}", "1/s", rates[f"re.{kind}"], better="higher")
     yield from _hostile(patterns)
-    yield from _reload(scanner, kinds["json"])
+    yield from _reload("", scanner, kinds["json"], None)
+    yield from _reload("hyperscan.", vectors, kinds["json"], Databases())
 
 
 def _rate(scan: Callable[[bytes], object], texts: Sequence[bytes], long_enough: float) -> float:
@@ -158,16 +170,18 @@ def _hostile(patterns: Sequence[Pattern]) -> Iterator[Result]:
     for name, size in (("1kb", SIZE), ("64kb", 64 * SIZE)):
         rng = random.Random(7)
         texts = [hostile(patterns, rng, size) for _ in range(HOSTILE * SIZE // size)]
-        with one_cpu():
-            rounds = [_times(_cold(patterns).scan, texts) for _ in range(ROUNDS)]
-            bare = _times(_set_of(patterns), texts)
-        ours = [min(each) for each in zip(*rounds, strict=True)]
-        scanner = Scanner(patterns)
-        over = sum(scanner.scan(text).over for text in texts)
         target = BUDGET_MS * (BUDGET + BUDGET_OF_BYTE * size) / (BUDGET + BUDGET_OF_BYTE * SIZE)
-        yield Result(f"patterns.hostile_{name}.worst", "ms", max(ours) * 1e3, target=round(target, 1))
-        yield Result(f"patterns.hostile_{name}.p50", "ms", quantile(ours, 0.5) * 1e3)
-        yield Result(f"patterns.hostile_{name}.over", "share", over / len(texts))
+        for engine, databases in (("", None), ("hyperscan.", Databases())):
+            with one_cpu():
+                rounds = [_times(_cold(patterns, databases).scan, texts) for _ in range(ROUNDS)]
+            ours = [min(each) for each in zip(*rounds, strict=True)]
+            scanner = Scanner(patterns, databases)
+            over = sum(scanner.scan(text).over for text in texts)
+            yield Result(f"patterns.{engine}hostile_{name}.worst", "ms", max(ours) * 1e3, target=round(target, 1))
+            yield Result(f"patterns.{engine}hostile_{name}.p50", "ms", quantile(ours, 0.5) * 1e3)
+            yield Result(f"patterns.{engine}hostile_{name}.over", "share", over / len(texts))
+        with one_cpu():
+            bare = _times(_set_of(patterns), texts)
         yield Result(f"patterns.re2_set.hostile_{name}.worst", "ms", max(bare) * 1e3)
 
 
@@ -180,19 +194,19 @@ def _times(scan: Callable[[bytes], object], texts: Sequence[bytes]) -> list[floa
     return times
 
 
-def _cold(patterns: Sequence[Pattern]) -> Scanner:
+def _cold(patterns: Sequence[Pattern], databases: Databases | None) -> Scanner:
     """With automata that have seen nothing yet."""
     re2.purge()
-    scanner = Scanner(replace(each, automaton=Automaton(each.regex, fold=each.fold)) for each in patterns)
+    scanner = Scanner((replace(each, automaton=Automaton(each.regex, fold=each.fold)) for each in patterns), databases)
     scanner.compile()
     return scanner
 
 
-def _reload(scanner: Scanner, texts: Sequence[bytes]) -> Iterator[Result]:
+def _reload(engine: str, scanner: Scanner, texts: Sequence[bytes], databases: Databases | None) -> Iterator[Result]:
     """The longest time between two payloads: alone, and while a thread reads and compiles 1,000 new patterns."""
 
     def read() -> None:
-        Scanner(patterns_of([more(NEW, seed=8)])).compile()
+        Scanner(patterns_of([more(NEW, seed=8)]), databases).compile()
 
     for name, work in (("alone", partial(time.sleep, 0.5)), ("meanwhile", read)):
         thread = threading.Thread(target=work)
@@ -204,7 +218,7 @@ def _reload(scanner: Scanner, texts: Sequence[bytes]) -> Iterator[Result]:
                 now = time.perf_counter()
                 longest, last = max(longest, now - last), now
         thread.join()
-        yield Result(f"patterns.reload_gap.{name}", "ms", longest * 1e3)
+        yield Result(f"patterns.{engine}reload_gap.{name}", "ms", longest * 1e3)
 
 
 def _set_of(patterns: Sequence[Pattern]) -> Callable[[bytes], object]:

@@ -254,6 +254,7 @@ class Service:
             "config": str(self.config.file),
             "revision": self.kernel.commands.clocks().revision,
             "rule_files": sorted(self.rules.files),
+            "pattern_engine": engine_of(self.config),
             "inspector": asdict(self.inspector.stats),
             "tap": asdict(self.tap.stats),
             "not_judged": self.not_judged,
@@ -322,9 +323,16 @@ def read_rules(config: Config) -> RuleSet:
     return load_rules([config.rules], databases_of(config))
 
 
+def engine_of(config: Config) -> str:
+    """What looks for patterns: re2 or hyperscan."""
+    if config.pattern_engine == "auto":
+        return "hyperscan" if installed() else "re2"
+    return config.pattern_engine
+
+
 def databases_of(config: Config) -> Databases | None:
     """Hyperscan's, where it is to be used. InvalidDocumentError where it is asked for and missing."""
-    if config.pattern_engine == "re2" or (config.pattern_engine == "auto" and not installed()):
+    if engine_of(config) == "re2":
         return None
     if not installed():
         missing = "hyperscan is not installed (the package's extra of that name)"

@@ -204,6 +204,7 @@ def test_status_of_the_inspector(gateway: Gateway) -> None:
     assert status["pid"] == gateway.children[SLOWPATH].pid
     assert status["revision"] == gateway.status(FASTPATH)["policy"]["revision"]
     assert "web" in status["rule_files"]
+    assert status["pattern_engine"] == "hyperscan", "the tests install it"
     assert status["records"]["path"] == str(gateway.records)
     assert (status["records"]["lost"], status["events"]["unreadable"]) == (0, 0)
 
