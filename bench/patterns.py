@@ -1,7 +1,8 @@
 """Content patterns on one core: the shipped ones and 500 more over payloads of 1 KB, warm, and over hostile ones.
 
 Both engines: RE2 behind the automaton of literals, and Hyperscan. Beside them, in the same run, with the same patterns
-and payloads: Python's `re`, one pattern after another, and RE2's `Set` by itself. Hostile payloads are near-matches, made for each pattern; each is new to the automata.
+and payloads: Python's `re`, one pattern after another, and RE2's `Set` by itself. Hostile payloads are near-matches,
+made for each pattern; each is new to the automata.
 """
 
 from __future__ import annotations
