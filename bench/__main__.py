@@ -35,6 +35,7 @@ NAMES = (
     "rejudge",
     "parsers",
     "inspector",
+    "inspected_flows",
     "patterns",
 )
 

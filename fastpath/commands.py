@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fastpath import abi
+from fastpath.libbpf import Program
 from fastpath.loader.pins import Pins
 
 _SIZE = ctypes.sizeof(abi.Command)
@@ -43,16 +45,14 @@ class Commands:
     """The command programs of one gateway."""
 
     def __init__(self, pins: Pins) -> None:
-        self._apply = pins.program("ms_apply")
-        self._walk = pins.program("ms_walk")
+        self._apply = _Runner(pins.program("ms_apply"), abi.Limit.APPLY_BATCH)
+        self._walk = _Runner(pins.program("ms_walk"), 1)
 
     def apply(self, commands: Sequence[abi.Command]) -> list[abi.Command]:
         """Carry out commands in order; the answers, one for each."""
         answers: list[abi.Command] = []
         for at in range(0, len(commands), abi.Limit.APPLY_BATCH):
-            batch = commands[at : at + abi.Limit.APPLY_BATCH]
-            run = self._apply.run(_HEAD + b"".join(map(bytes, batch)))
-            answers += [abi.Command.from_buffer_copy(run.frame, len(_HEAD) + _SIZE * n) for n in range(len(batch))]
+            answers += self._apply.run(commands[at : at + abi.Limit.APPLY_BATCH])
         return answers
 
     def clocks(self) -> Clocks:
@@ -90,20 +90,13 @@ class Commands:
         packed = [_DELETE(abi.Op.DELETE, key, session, last, end) for key, session, last in doomed]
         if not packed:
             return 0
-        frame = bytearray(len(_HEAD) + abi.Limit.APPLY_BATCH * _SIZE)
-        run = self._apply.over(frame)
-        statuses = memoryview(frame)[len(_HEAD) :].cast("I")[_STATUS::_WORDS]
-        done = 0
-        for at in range(0, len(packed), abi.Limit.APPLY_BATCH):
-            batch = packed[at : at + abi.Limit.APPLY_BATCH]
-            frame[len(_HEAD) : len(_HEAD) + len(batch) * _SIZE] = b"".join(batch)
-            run(len(_HEAD) + len(batch) * _SIZE)
-            done += statuses[: len(batch)].tolist().count(abi.Status.OK)
-        return done
+        return sum(
+            self._apply.done(packed[at : at + abi.Limit.APPLY_BATCH])
+            for at in range(0, len(packed), abi.Limit.APPLY_BATCH)
+        )
 
     def _one(self, command: abi.Command) -> abi.Command:
-        run = self._walk.run(_HEAD + bytes(command))
-        return abi.Command.from_buffer_copy(run.frame, len(_HEAD))
+        return self._walk.run([command])[0]
 
     def hertz(self) -> int:
         """CONFIG_HZ, measured over 50 ms: nothing tells it."""
@@ -112,3 +105,35 @@ class Commands:
         after = self.clocks()
         measured = (after.jiffies - before.jiffies) * 1e9 / max(1, after.ns - before.ns)
         return min(_HZ, key=lambda hz: abs(hz - measured))
+
+
+class _Runner:
+    """Runs a program over commands, `most` at a time, in one piece of memory that all runs share."""
+
+    def __init__(self, program: Program, most: int) -> None:
+        self._frame = bytearray(len(_HEAD) + most * _SIZE)
+        self._run = program.over(self._frame)
+        self._statuses = memoryview(self._frame)[len(_HEAD) :].cast("I")[_STATUS::_WORDS]
+        self._lock = threading.Lock()  # a reload has a thread of its own
+
+    def run(self, commands: Sequence[abi.Command]) -> list[abi.Command]:
+        """The answers."""
+        if not commands:
+            return []
+        with self._lock:
+            self._do(commands)
+            return [
+                abi.Command.from_buffer_copy(self._frame, len(_HEAD) + _SIZE * number)
+                for number in range(len(commands))
+            ]
+
+    def done(self, commands: Sequence[bytes]) -> int:
+        """How many were carried out."""
+        with self._lock:
+            self._do(commands)
+            return self._statuses[: len(commands)].tolist().count(abi.Status.OK)
+
+    def _do(self, commands: Sequence[abi.Command | bytes]) -> None:
+        end = len(_HEAD) + _SIZE * len(commands)
+        self._frame[len(_HEAD) : end] = b"".join(map(bytes, commands))
+        self._run(end)

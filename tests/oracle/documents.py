@@ -249,16 +249,16 @@ def _crowd(
 
 
 def draw_packets(choose: random.Random, document: Document, count: int) -> list[Packet]:
-    """As many, or fewer where two are the same; three in four aim at a rule."""
+    """As many, or fewer where two are the same; seven in eight aim at a rule."""
     edges = _Edges(document)
     found: dict[Packet, None] = {}
     for _ in range(count):
-        rule = choose.choice(document["rules"]) if choose.randrange(4) else {}
+        rule = choose.choice(document["rules"]) if choose.randrange(8) else {}
         src = choose.choice(edges.sources(rule))
         dst = choose.choice(edges.destinations(rule, src))
         proto = choose.choice(_protocols(document, rule) or (TCP, TCP, UDP, *CARRIED, 47))
         if proto in {TCP, UDP}:
-            dport = choose.choice(edges.ports(rule if choose.randrange(4) else {}))
+            dport = choose.choice(edges.ports(rule if choose.randrange(8) else {}))
         else:
             dport = choose.choice(TYPES_SEEN) if proto in CARRIED else None
         likely = [app for app in (*APPS, "kafka", "quic") if app in CARRIED.get(proto, ())]

@@ -22,7 +22,7 @@ class Kernel:
         self._answer = answer
 
     def program(self, name: str) -> Any:
-        def run(frame: bytes) -> SimpleNamespace:
+        def run(frame: bytes) -> bytes:
             count, rest = divmod(len(frame) - HEAD, SIZE)
             assert rest == 0
             assert frame[:HEAD] == bytes(HEAD)
@@ -30,15 +30,15 @@ class Kernel:
             commands = [abi.Command.from_buffer_copy(frame, HEAD + n * SIZE) for n in range(count)]
             for command in commands:
                 self._answer(command)
-            return SimpleNamespace(frame=frame[:HEAD] + b"".join(map(bytes, commands)))
+            return frame[:HEAD] + b"".join(map(bytes, commands))
 
         def over(frame: bytearray) -> Callable[[int], None]:
             def change(size: int) -> None:
-                frame[:size] = run(bytes(frame[:size])).frame
+                frame[:size] = run(bytes(frame[:size]))
 
             return change
 
-        return SimpleNamespace(run=run, over=over)
+        return SimpleNamespace(over=over)
 
 
 def commands(answer: Callable[[abi.Command], None]) -> tuple[Commands, Kernel]:

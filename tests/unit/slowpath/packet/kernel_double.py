@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from fastpath import abi
-from fastpath.libbpf import TestRun
 from fastpath.loader.pins import Pins
 
 HEAD = int(abi.Limit.APPLY_OFFSET)
@@ -23,14 +22,18 @@ class Program:
         self.answer = answer
         self.runs: list[list[abi.Command]] = []
 
-    def run(self, frame: bytes) -> TestRun:
-        assert len(frame) >= HEAD + SIZE
-        assert (len(frame) - HEAD) % SIZE == 0
-        commands = [abi.Command.from_buffer_copy(frame, at) for at in range(HEAD, len(frame), SIZE)]
-        self.runs.append([abi.Command.from_buffer_copy(bytes(command)) for command in commands])
-        for command in commands:
-            self.answer(command)
-        return TestRun(0, frame[:HEAD] + b"".join(map(bytes, commands)), 0, b"")
+    def over(self, frame: bytearray) -> Callable[[int], None]:
+        def run(size: int) -> None:
+            assert size >= HEAD + SIZE
+            assert (size - HEAD) % SIZE == 0
+            assert frame[:HEAD] == bytes(HEAD)
+            commands = [abi.Command.from_buffer_copy(frame, at) for at in range(HEAD, size, SIZE)]
+            self.runs.append([abi.Command.from_buffer_copy(bytes(command)) for command in commands])
+            for command in commands:
+                self.answer(command)
+            frame[HEAD:size] = b"".join(map(bytes, commands))
+
+        return run
 
     @property
     def commands(self) -> list[abi.Command]:
