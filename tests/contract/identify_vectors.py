@@ -276,6 +276,8 @@ NAMED = [
         ("rdp negotiation", _x224(0xE0, NEGOTIATE)),
         ("rdp cookie", _x224(0xE0, b"Cookie: mstshash=user\r\n" + NEGOTIATE)),
         ("rdp routing token", _x224(0xE0, b"Cookie: msts=3640205228.15629.0000\r\n" + NEGOTIATE)),
+        ("rdp broker token", _x224(0xE0, b"tsv://MS Terminal Services Plugin.1.Farm\r\n" + NEGOTIATE)),
+        ("rdp host token", _x224(0xE0, b"mth://localhost/b/c\r\n")),
     )
 ] + [
     Vector("smtp greeting", TCP, TO_CLIENT, b"220 mail ESMTP\r\n", INSPECTOR, "smtp"),
