@@ -7,13 +7,15 @@ an error's `offset` is the first byte of the piece that was fed. Responses are f
 which answer belongs to which request, and was it 101 (or 2xx to CONNECT).
 
 A client that offers an upgrade may go on in either protocol, so bytes behind such a
-request are kept until the server has answered (`blocked`).
+request are kept until the server has answered (`blocked`). A body with the offer is read only
+where that is h2c: Java's client offers it with any first request.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,6 +56,15 @@ class Limits:
     remembered: int = 1 << 20
 
 
+# What llhttp takes for a request's beginning, and the preface of HTTP/2. In a body behind an offer either has another
+# reading: uvicorn drops what came with such a head, whatever its length says, and goes on with the next segment.
+_BEGINNING: Final = re.compile(
+    rb"(?:ACL|ANNOUNCE|BIND|CHECKOUT|CONNECT|COPY|DELETE|DESCRIBE|FLUSH|GET|GET_PARAMETER|HEAD|LINK|LOCK|M-SEARCH|MERGE"
+    rb"|MKACTIVITY|MKCALENDAR|MKCOL|MOVE|NOTIFY|OPTIONS|PATCH|PAUSE|PLAY|POST|PRI|PROPFIND|PROPPATCH|PURGE|PUT|QUERY"
+    rb"|REBIND|RECORD|REDIRECT|REPORT|SEARCH|SETUP|SET_PARAMETER|SOURCE|SUBSCRIBE|TEARDOWN|TRACE|UNBIND|UNLINK|UNLOCK"
+    rb"|UNSUBSCRIBE) (?:[ /*]|[A-Za-z]{1,15}:/|[A-Za-z]{16})|CONNECT "
+)
+_BEGINNING_MAX: Final = 32
 _HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
 
 
@@ -79,6 +90,8 @@ class Http1Parser(Telling, Parser):
         self._offered: Request | None = None
         self._settings = b""
         self._behind = bytearray()
+        self._upload: Responses | None = None  # frames the body of a request that offers h2c
+        self._before = b""  # its last bytes
         self._upgraded = False
         self._bodies: list[Body | None] = [None, None]  # those at hand, by direction
         self._answered: tuple[Head, Said] | None = None  # whose body is at hand
@@ -89,6 +102,8 @@ class Http1Parser(Telling, Parser):
         buffered = self._seen + self._unseen + len(self._behind) + self._responses.buffered
         if self._wanted.bodies:
             buffered += sum(body.kept for body in self._bodies if body is not None)
+        if self._upload is not None:
+            buffered += self._upload.buffered
         return buffered
 
     def pending(self, direction: int) -> bool:
@@ -132,6 +147,10 @@ class Http1Parser(Telling, Parser):
     def _feed_requests(self, data: bytes) -> None:
         if self._upgraded:
             raise ParseError("after_upgrade")
+        if self._upload is not None:
+            data = self._feed_upload(self._upload, data)
+            if not data:
+                return
         if self._offered is not None:
             self._behind += data
             if len(self._behind) > self.limits.behind_upgrade:
@@ -141,14 +160,38 @@ class Http1Parser(Telling, Parser):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._behind += data[upgrade.args[0] :]
             # llhttp switches by itself; whether the server does is known from its answer.
+            self._check()
+            if rest := data[upgrade.args[0] :]:
+                self._feed_requests(rest)
+            return
         except httptools.HttpParserError as error:
             self._check()
             raise ParseError(_snake(type(error).__name__)) from None
         self._check()
         if self._seen + self._unseen > self.limits.head:
             raise ParseError("head_too_long")
+
+    def _feed_upload(self, upload: Responses, data: bytes) -> bytes:
+        """More of a body that llhttp skips; what is behind it."""
+        found = _BEGINNING.search(self._before + data)
+        end = found.end() - len(self._before) if found else len(data)
+        self._before = (self._before + data)[-_BEGINNING_MAX:]
+        try:
+            upload.feed(data[:end])
+            while read := upload.read():
+                assert not isinstance(read, Head)
+                self.on_body(read)
+        except ParseError:
+            raise ParseError(self._error or "invalid_chunk_size") from None
+        rest = upload.rest() if read is not None else b""
+        if found and not rest:
+            self._fail("upgrade_with_body")
+        if read is not None:
+            self._upload = None
+            self.on_message_complete()
+        self._check()
+        return rest + data[end:]
 
     def _check(self) -> None:
         if self._error:
@@ -202,7 +245,8 @@ class Http1Parser(Telling, Parser):
         self._events.append(request)
         if self._parser.should_upgrade():
             self._offered = request
-        elif self._wanted.bodies:
+            self._upload = self._offered_with()
+        if self._wanted.bodies and (self._upload is not None or self._offered is None):
             self._bodies[TO_SERVER] = self._body(request, request, self._headers)
 
     def on_body(self, data: bytes) -> None:
@@ -216,6 +260,8 @@ class Http1Parser(Telling, Parser):
 
     def on_message_complete(self) -> None:
         """A request has ended."""
+        if self._upload is not None:
+            return
         body, self._bodies[TO_SERVER] = self._bodies[TO_SERVER], None
         if body is not None and not self._error:
             try:
@@ -250,16 +296,15 @@ class Http1Parser(Telling, Parser):
         octets = int(length) if length else 0
         if octets > LENGTH_MAX:
             raise ParseError("content_length")  # llhttp counts to 2^64; for most servers it is negative from 2^63 on
-        # llhttp takes what follows an offer for the other protocol; a server that declines takes it for the body.
         switches: bool = self._parser.should_upgrade()
-        if switches and (codings or octets):
-            raise ParseError("upgrade_with_body")
         path = bytes(self._url)
         said: Mapping[str, Value] | None = None
         if self._wanted.of_requests:
             offered = tokens_of(self._headers, b"upgrade") if switches else []
             said = self._said(path, version.encode(), self._headers, offered)
         if method == b"CONNECT":
+            if codings or octets:
+                raise ParseError("upgrade_with_body")
             return Request(method, b"", _host(path), b"", upgrade=b"connect", said=said)
         if not path.startswith(b"/") and path != b"*":
             scheme, separator, rest = path.partition(b"://")
@@ -278,7 +323,26 @@ class Http1Parser(Telling, Parser):
             # RFC 9110 §7.8: the server picks any of several; what is not the only offer has no name here.
             upgrade = offers.strip(b" \t").lower() or b"unnamed"
             self._settings = _settings([value for name, value in self._headers if name == b"http2-settings"], upgrade)
+            # llhttp takes what follows an offer for the other protocol, and so may a server that accepts it; one that
+            # declines takes it for the body. Of HTTP/2 the preface tells.
+            if (codings or octets) and upgrade != b"h2c":
+                raise ParseError("upgrade_with_body")
         return Request(method, path, _host(host), kind or b"", upgrade=upgrade, said=said)
+
+    def _offered_with(self) -> Responses | None:
+        """What frames the body behind an offer (RFC 7540 §3.2: it comes whole, before any HTTP/2), if there is one."""
+        chunked = any(name == b"transfer-encoding" for name, _ in self._headers)
+        if not (chunked or self._length()):
+            return None
+        upload = Responses(self.limits.head, 1, 0)
+        upload.strict = True
+        upload.begin_body(None if chunked else self._length())
+        self._before = b""
+        return upload
+
+    def _length(self) -> int:
+        """Content-Length; llhttp has refused what is no number."""
+        return int(next((value for name, value in self._headers if name == b"content-length"), b"0"))
 
     def _feed_responses(self, data: bytes) -> None:
         if self._upgraded:
@@ -316,6 +380,8 @@ class Http1Parser(Telling, Parser):
             if head.status == 101:
                 raise ParseError("unasked_switch")
         elif head.switches:
+            if self._upload is not None:
+                raise ParseError("upgrade_with_body")
             self._upgraded = True
             behind = bytes(self._behind)
             self._behind.clear()

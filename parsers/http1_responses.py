@@ -93,6 +93,11 @@ class Responses:
         if len(self._expected) > self._limits[1] or self._kept > self._limits[2]:
             raise ParseError("unanswered")
 
+    def begin_body(self, size: int | None) -> None:
+        """What comes next is a body and no head, of so many bytes or (None) in chunks; it is told."""
+        self._state, self._left = (_IN_CHUNK, 0) if size is None else (_IN_LENGTH, size)
+        self.wanted = True
+
     def feed(self, data: bytes) -> None:
         """The next bytes; `read` tells what they are."""
         if self.lost:

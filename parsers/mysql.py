@@ -66,8 +66,9 @@ _QUERY_ATTRIBUTES = 1 << 27
 # MariaDB's own, where the first bit of all is missing on both sides.
 _MYSQL = 1
 _CACHE_METADATA = 1 << 36
-# With these the meaning of bytes changes: a client that sets what was not offered is refused.
-_DECISIVE = _COMPRESS | _SSL | _ZSTD | _QUERY_ATTRIBUTES
+# With these the meaning of bytes changes: a client that sets what was not offered is refused. Not so query attributes:
+# mysql2 sets theirs to every server, and sends none to those that did not offer them.
+_DECISIVE = _COMPRESS | _SSL | _ZSTD
 
 # Status of a session.
 _MORE_RESULTS = 0x0008
@@ -270,6 +271,7 @@ class MysqlParser(Parser):
         self._server = b""
         self._offered = 0
         self._agreed = 0
+        self._unoffered = 0
         self._status = 0
         self._rounds = 0
         self._switched = False
@@ -521,6 +523,7 @@ class MysqlParser(Parser):
                 cursor.text()
                 session.database = cursor.text() if cursor.left else b""
         self._agreed = asked & self._offered
+        self._unoffered = asked & ~self._offered
         self._phase = _AUTHENTICATION
         self._say(b"login")
 
@@ -534,6 +537,9 @@ class MysqlParser(Parser):
         if code in {_QUERY, _PREPARE}:
             if code == _QUERY and self._agreed & _QUERY_ATTRIBUTES:
                 _skip_attributes(cursor)
+            elif code == _QUERY and self._unoffered & _QUERY_ATTRIBUTES and payload[2:3] == b"\1":
+                # The one set of attributes; no statement has this byte there.
+                raise ParseError("attributes")
             statement = self._read(payload[cursor.at :], cut=size > len(payload))
             if code == _PREPARE:
                 asked.statement = self._last = statement

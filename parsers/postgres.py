@@ -97,6 +97,7 @@ class PostgresParser(Parser):
         self._events: list[Event] = []
         self._messages = (_Messages(), _Messages())
         self._phase = _STARTUP
+        self._terminated = False
         self._requests: set[int] = set()
         self._request = 0  # for encryption, that waits for its answer
         self._behind = bytearray()
@@ -179,6 +180,9 @@ class PostgresParser(Parser):
                 at += len(header)
                 if self._phase == _MESSAGES and messages.header[0] not in _FROM_CLIENT:
                     raise ParseError("unknown_message")
+                # Both processes of pg_basebackup end the connection that they share.
+                if self._terminated and messages.header[0] != 0x58:
+                    raise ParseError("after_the_end")
                 if len(messages.header) < size:
                     return
                 self._at = at
@@ -315,7 +319,7 @@ class PostgresParser(Parser):
         elif kind == 0x53:  # Sync
             self._end_batch()
         elif kind == 0x58:  # Terminate
-            self._phase = _OVER
+            self._terminated = True
 
     def _named(self, payload: bytes, at: int) -> tuple[bytes, int]:
         end = payload.find(b"\0", at, at + self.limits.name + 1)

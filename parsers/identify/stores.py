@@ -125,7 +125,7 @@ _SHARED: Final = {
     b"gets": (_KEYS, (b"VALUE ", b"END\r\n")),
     b"delete": (rb" " + _KEY + rb"(?: 0)?(?: noreply)?", (b"DELETED\r\n", b"NOT_FOUND\r\n")),
     b"touch": (rb" " + _KEY + _NUMBER + rb"(?: noreply)?", (b"TOUCHED\r\n", b"NOT_FOUND\r\n")),
-    b"stats": (rb"(?: [a-z_]+)*", (b"STAT ", b"END\r\n", b"RESET\r\n")),
+    b"stats": (rb"(?: [a-z0-9_]+)*", (b"STAT ", b"ITEM ", b"END\r\n", b"RESET\r\n")),
     b"version": (rb"", (b"VERSION ",)),
     b"mn": (rb"", (b"MN\r\n",)),
     b"mg": (_KEYS, (b"VA ", b"HD", b"EN\r\n")),

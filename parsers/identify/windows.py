@@ -83,7 +83,8 @@ def _message(data: bytes) -> int:
     return max(NO if len(data) >= 4 and size < least else fixed(data[4:], begun) for begun, least in _SMB.items())
 
 
-_COOKIES: Final = (b"Cookie: mstshash=", b"Cookie: msts=")
+# And the tokens of connection brokers: .rdp files have them as loadbalanceinfo.
+_COOKIES: Final = (b"Cookie: mstshash=", b"Cookie: msts=", b"tsv:", b"mth://")
 # A negotiation request alone, and with correlation information behind it.
 _NEGOTIATIONS: Final = frozenset((19, 19 + 36))
 # Its flags: restricted administration, redirected authentication, correlation information.

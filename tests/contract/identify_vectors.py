@@ -280,6 +280,8 @@ NAMED = [
         ("rdp negotiation", _x224(0xE0, NEGOTIATE)),
         ("rdp cookie", _x224(0xE0, b"Cookie: mstshash=user\r\n" + NEGOTIATE)),
         ("rdp routing token", _x224(0xE0, b"Cookie: msts=3640205228.15629.0000\r\n" + NEGOTIATE)),
+        ("rdp broker token", _x224(0xE0, b"tsv://MS Terminal Services Plugin.1.Farm\r\n" + NEGOTIATE)),
+        ("rdp host token", _x224(0xE0, b"mth://localhost/b/c\r\n")),
     )
 ] + [
     Vector("smtp greeting", TCP, TO_CLIENT, b"220 mail ESMTP\r\n", INSPECTOR, "smtp"),
@@ -391,6 +393,7 @@ DIALOGUES = [
     Dialogue("memcached get", TO_SERVER, b"get a\r\n", b"END\r\n", "memcached"),
     Dialogue("memcached get, found", TO_SERVER, b"get a b\r\n", b"VALUE a 0 1\r\nx\r\nEND\r\n", "memcached"),
     Dialogue("memcached stats", TO_SERVER, b"stats\r\n", b"STAT pid 8837\r\n", "memcached"),
+    Dialogue("memcached stats of a slab", TO_SERVER, b"stats cachedump 1 9\r\n", b"ITEM k ", "memcached"),
     Dialogue("memcached version", TO_SERVER, b"version\r\n", b"VERSION 1.6.18\r\n", "memcached"),
     Dialogue("memcached meta get", TO_SERVER, b"mg k v\r\n", b"EN\r\n", "memcached"),
     Dialogue("memcached delete", TO_SERVER, b"delete k\r\n", b"NOT_FOUND\r\n", "memcached"),

@@ -71,6 +71,20 @@ CONVERSATIONS = [
         (_said(b"GET", b"/", b"a"), _said(b"DELETE", b"/x", b"b:8080")),
     ),
     Conversation(
+        "h2c declined",
+        "http",
+        (
+            (
+                TO_SERVER,
+                b"POST /b HTTP/1.1\r\nHost: web.lab\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+                b"HTTP2-Settings: AAMAAABk\r\nTransfer-Encoding: chunked\r\n\r\n" + BODY,
+            ),
+            (TO_CLIENT, b"HTTP/1.1 204 No Content\r\n\r\n"),
+            (TO_SERVER, b"GET /a HTTP/1.1\r\nHost: web.lab\r\n\r\n"),
+        ),
+        (_said(b"POST", b"/b"), _said(b"GET", b"/a")),
+    ),
+    Conversation(
         "fields on demand",
         "http",
         (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Request, Response, Switched, Upgraded
+from parsers.base import TO_CLIENT, TO_SERVER, Content, Event, ParseError, Request, Response, Switched, Upgraded
 from parsers.http1 import Http1Parser, Limits
 
 HOST = b"Host: a.example\r\n"
@@ -169,6 +169,73 @@ def test_h2c_upgrade() -> None:
     for direction in (TO_SERVER, TO_CLIENT):
         with pytest.raises(ParseError, match="after_upgrade"):
             parser.feed(direction, b"x")
+
+
+UPLOAD = H2C.replace(b"GET /u", b"POST /u").removesuffix(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 5\r\n\r\nhello",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x\r\nllo\r\n0\r\nX-T: 1\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("cut", [0, 1, 30])
+def test_an_offer_of_h2c_with_a_body(body: bytes, cut: int) -> None:
+    """As Java's client does with its first request."""
+    parts = UPLOAD + body[:cut], body[cut:]
+    for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 101 Go\r\n\r\n"):
+        parser = Http1Parser()
+        parser.asked = frozenset(("http.body",))
+        events = [event for part in parts for event in parser.feed(TO_SERVER, part)]
+        assert b"".join(event.data for event in events if isinstance(event, Content)) == b"hello"
+        assert not parser.blocked
+        assert parser.feed(TO_SERVER, GET) == []
+        assert parser.blocked
+        *_, last = parser.feed(TO_CLIENT, answer)
+        if b"101" in answer:
+            assert isinstance(last, Upgraded)
+            assert last.to_server == GET
+        else:
+            assert isinstance(last, Request)
+            assert last.path == b"/a?b"
+
+
+def test_an_answer_before_the_body_is_whole() -> None:
+    parser = Http1Parser()
+    parser.feed(TO_SERVER, UPLOAD + b"Content-Length: 5\r\n\r\nhe")
+    parser.feed(TO_CLIENT, b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n")
+    (request,) = parser.feed(TO_SERVER, b"llo" + GET)
+    assert isinstance(request, Request)
+    parser = Http1Parser()
+    parser.feed(TO_SERVER, UPLOAD + b"Content-Length: 5\r\n\r\nhe")
+    with pytest.raises(ParseError, match="upgrade_with_body"):
+        parser.feed(TO_CLIENT, b"HTTP/1.1 101 Go\r\n\r\n")
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize(
+    "hidden",
+    [b"PRI * HTTP/2.0\r\n", b"GET /\r\n", b"xGET http://a/ HTTP/1.1\r\n", b"PUT  /", b"GET " + b"a" * 40],
+)
+def test_a_body_with_an_offer_has_no_other_reading(hidden: bytes, size: int) -> None:
+    """Some servers go on in HTTP/2 at once, or drop a part of the body and read on in the middle."""
+    chunk = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(hidden)
+    extension = b"Transfer-Encoding: chunked\r\n\r\n1;" + hidden
+    for body in (b"Content-Length: 100\r\n\r\n" + hidden, chunk + hidden, extension):
+        parser = Http1Parser()
+        parts = [body[at : at + size] for at in range(0, len(body), size)]
+        parser.feed(TO_SERVER, UPLOAD)
+        with pytest.raises(ParseError, match="upgrade_with_body"):
+            [parser.feed(TO_SERVER, part) for part in parts]
+    parser = Http1Parser()
+    parser.feed(TO_SERVER, UPLOAD + b"Content-Length: 20\r\n\r\nTARGET 5, OUTPUT it: ")
+    assert parser.feed(TO_SERVER, GET) == []
+
+
+def test_chunks_with_an_offer_that_lie() -> None:
+    assert refused(UPLOAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n") == "invalid_chunk_size"
 
 
 def test_declined_upgrade_reads_on() -> None:

@@ -136,7 +136,7 @@ def test_tls() -> None:
         parser.feed(TO_SERVER, b"x")
 
 
-@pytest.mark.parametrize("bit", [SSL, COMPRESS, ZSTD, ATTRIBUTES])
+@pytest.mark.parametrize("bit", [SSL, COMPRESS, ZSTD])
 def test_what_the_server_did_not_offer_is_refused(bit: int) -> None:
     parser = MysqlParser()
     parser.feed(TO_CLIENT, greeting(ALL & ~bit))
@@ -517,6 +517,15 @@ def test_attributes_of_a_query(kind: int) -> None:
 def test_attributes_that_lie() -> None:
     for attributes in (b"\1\2", b"\1\1\0\0", b"\xfe" + b"\xff" * 8 + b"\1", b"\1\1\0\1\xfe\0\1n\x7fx"):
         assert Talk(PROTOCOL_41 | SECURE | ATTRIBUTES).refused(query(attributes)) in {"attributes", "length"}
+
+
+def test_attributes_that_the_server_did_not_offer() -> None:
+    talk = Talk(PROTOCOL_41 | SECURE | ATTRIBUTES, offered=ALL & ~ATTRIBUTES)
+    assert talk.asks(b"SELECT 1 FROM t")["tables"] == (b"t",)
+    talk.server(result())
+    # A server that takes them after all would not run what a comment hides here.
+    assert talk.refused(query(b"#\1\nSELECT 1 /*")) == "attributes"
+    assert Talk(PROTOCOL_41 | SECURE | ATTRIBUTES, offered=ALL & ~ATTRIBUTES).refused(query(b"\0\1X")) == "attributes"
 
 
 def squeezed(plain: bytes, number: int = 0, *, says: int | None = None) -> bytes:

@@ -338,6 +338,7 @@ def test_other_messages() -> None:
     for kind in "AKNIsVWvT":
         assert talk.server(message(kind, b"xyz" * 100)) == []
     assert talk.client(message("X")) == []
+    assert talk.client(message("X")) == []
     assert talk.refused(query(b"SELECT 1")) == "after_the_end"
 
 
