@@ -80,6 +80,8 @@ PADDED: Final = 0x8
 PRIORITY_FLAG: Final = 0x20
 
 SETTING_TABLE_SIZE: Final = 1
+# gRPC's C core: who says 1 takes binary metadata as it is, behind a NUL, and not in base64.
+SETTING_GRPC_BINARY: Final = 0xFE03
 SETTING_MAX_FRAME: Final = 5
 
 _HEADER: Final = 9
@@ -388,6 +390,8 @@ class Http2Parser(Parser):
                 peer.size_limit = max(peer.size_limit, value)
             elif setting == SETTING_TABLE_SIZE:
                 peer.decoder.allow(min(value, self.limits.table))
+            elif setting == SETTING_GRPC_BINARY and direction == TO_CLIENT and value == 1:
+                self._streams.raw_binary = True
 
     def _headers(self, side: _Side, kind: int, flags: int, stream: int, payload: bytes) -> None:
         start, end = 0, len(payload)

@@ -51,6 +51,7 @@ class Streams(Telling):
     def __init__(self, owed: int, most: int, kept: int, upgraded: Request | None) -> None:
         self._limits = owed, most, kept
         self.requests = 0  # begun so far
+        self.raw_binary = False  # the server takes gRPC's binary metadata without base64
         self._last = 1 if upgraded else 0
         self._upgraded = upgraded
         self._streams: dict[int, Stream] = {}
@@ -166,7 +167,8 @@ class Streams(Telling):
                     kind = kind or value
                 elif name in _CONNECTION or (name == b"te" and value.lower() != b"trailers"):
                     raise ParseError("connection_header")
-            if not _FORBIDDEN.isdisjoint(value) or value != value.strip(b" \t"):
+            raw = self.raw_binary and value[:1] == b"\0" and name.endswith(b"-bin")
+            if not raw and (not _FORBIDDEN.isdisjoint(value) or value != value.strip(b" \t")):
                 raise ParseError("header_value")
         method = pseudo.get(b":method", b"")
         path = pseudo.get(b":path", b"")

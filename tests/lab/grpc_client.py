@@ -23,6 +23,8 @@ import grpc
 
 MAX_MESSAGE = 64 * 1024 * 1024
 TIMEOUT = float(os.environ.get("LAB_GRPC_TIMEOUT", "5"))
+# Binary: to a server that takes it the library sends it as it is, from the second call on.
+METADATA = (("lab-bin", b"\0\r\n "),)
 CALL = re.compile(r"(?P<method>[\w.]+/\w+)(?:\*(?P<count>\d+))?(?::(?P<size>\d+))?")
 
 
@@ -73,10 +75,10 @@ def perform(channel: grpc.Channel, call: str) -> dict[str, Any]:
             def requests() -> Iterator[bytes]:
                 yield from sent
 
-            answers = list(channel.stream_stream(path)(requests(), timeout=TIMEOUT))
+            answers = list(channel.stream_stream(path)(requests(), timeout=TIMEOUT, metadata=METADATA))
             received, intact = sum(map(len, answers)), answers == sent
         else:
-            answer = channel.unary_unary(path)(body(match["method"], size), timeout=TIMEOUT)
+            answer = channel.unary_unary(path)(body(match["method"], size), timeout=TIMEOUT, metadata=METADATA)
             received = len(answer)
             intact = answer == body(match["method"], size) or not path.startswith("/lab.Echo/")
     except grpc.RpcError as error:

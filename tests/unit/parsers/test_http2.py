@@ -294,3 +294,29 @@ def test_noise(noise: bytes, to_client: bool) -> None:
             parser.feed(direction, noise)
         except ParseError as error:
             assert error.offset <= len(START) + len(noise)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("direction", "value", "taken"), [(TO_CLIENT, 1, True), (TO_CLIENT, 0, False), (TO_SERVER, 1, False)]
+)
+def test_binary_metadata_of_grpc_goes_raw_to_who_takes_it(direction: int, value: int, taken: bool) -> None:
+    parser = started()
+    parser.feed(direction, settings((0xFE03, value)))
+    sender = Sender()
+
+    def call(stream: int, *headers: tuple[str, str]) -> bytes:
+        return frame(1, END_HEADERS, stream, sender.block(*HEAD, *headers))
+
+    if not taken:
+        with pytest.raises(ParseError) as error:
+            parser.feed(TO_SERVER, call(1, ("trace-bin", "\0\r\n ")))
+        assert error.value.code == "header_value"
+        return
+    (request,) = parser.feed(TO_SERVER, call(1, ("trace-bin", "\0\r\n ")))
+    assert isinstance(request, Request)
+    for name, text in (("trace", "\0\r\n "), ("trace-bin", "a\r\n"), (":path-bin", "\0")):
+        with pytest.raises(ParseError):
+            parser.feed(TO_SERVER, call(3, (name, text)))
+        parser = started()
+        parser.feed(TO_CLIENT, settings((0xFE03, 1)))
+        sender = Sender()
