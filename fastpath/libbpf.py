@@ -332,6 +332,19 @@ class Map(Descriptor):
         found = _ignore_missing(_lib().bpf_map_lookup_elem(self.fd, key, value), "map lookup")
         return value.raw if found else None
 
+    def into(self, value: ctypes.Structure) -> Callable[[bytes], bool]:
+        """Looks keys up and puts what is found into `value`, for many: nothing is made for each. False if there is
+        none. ValueError where the map's values are of another size.
+        """
+        if ctypes.sizeof(value) != self._room:
+            raise ValueError(f"{ctypes.sizeof(value)} bytes for values of {self._room}")
+        call, fd, reference = _lib().bpf_map_lookup_elem, self.fd, ctypes.byref(value)
+
+        def lookup(key: bytes) -> bool:
+            return _ignore_missing(call(fd, key, reference), "map lookup")
+
+        return lookup
+
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Store a value; `flags` as in bpf(2)."""
         _check(_lib().bpf_map_update_elem(self.fd, key, value, ctypes.c_uint64(flags)), "map update")

@@ -21,6 +21,9 @@ KEPT = 8
 # Verdict words whose meaning is; a word has its revision and rule in it.
 KEPT_JUDGEMENTS = 4096
 _L4 = abi.Key.l4.offset
+# Looked at for every frame.
+_TCP, _LISTEN = int(socket.IPPROTO_TCP), int(abi.Tcp.LISTEN)
+_MIDSTREAM, _SERVER_IS_A = int(abi.SessionFlag.MIDSTREAM), int(abi.SessionFlag.SERVER_IS_A)
 # A policy is applied in milliseconds, a verdict in microseconds.
 REVISION_TRIES = 100
 
@@ -61,7 +64,8 @@ class KernelSessions:
 
     def __init__(self, pins: Pins, names: RuleNames) -> None:
         self.commands = Commands(pins)
-        self._sessions = pins.map(SESSIONS)
+        self._session = abi.Session()  # the one last looked up
+        self._lookup = pins.map(SESSIONS).into(self._session)
         self._names = names
         self._pending: list[abi.Command] = []
         self._judgements: dict[int, Judgement] = {}  # by verdict word, for each packet asks
@@ -70,25 +74,23 @@ class KernelSessions:
 
     def session(self, key: bytes) -> SessionInfo | None:
         """See `slowpath.core.model.Kernel`."""
-        raw = self._sessions.lookup(key)
-        if raw is None:
+        if not self._lookup(key):
             return None
-        session = abi.Session.from_buffer_copy(raw)
-        tcp = key[_L4] == socket.IPPROTO_TCP
-        isn = tuple(
-            session.isn[side] if tcp and session.tcp[side] != abi.Tcp.LISTEN else None
-            for side in (abi.Direction.SERVER, abi.Direction.CLIENT)
-        )
-        # Frames were released before: another inspector saw the start, this one will not.
-        midstream = bool(session.flags & abi.SessionFlag.MIDSTREAM) or any(session.released)
+        session = self._session
+        flags, isn, tcp, ack, released = session.flags, session.isn, session.tcp, session.ack, session.released
+        begun = key[_L4] == _TCP and not flags & _MIDSTREAM
         return SessionInfo(
             session.id,
-            bool(session.flags & abi.SessionFlag.SERVER_IS_A),
-            (None, None) if session.flags & abi.SessionFlag.MIDSTREAM else (isn[0], isn[1]),
-            midstream,
+            bool(flags & _SERVER_IS_A),
+            (
+                isn[0] if begun and tcp[0] != _LISTEN else None,
+                isn[1] if begun and tcp[1] != _LISTEN else None,
+            ),
+            # Frames were released before: another inspector saw the start, this one will not.
+            bool(flags & _MIDSTREAM or released[0] or released[1]),
             session.rule_hash,
             self._judgement(session.verdict),
-            (session.ack[0] or None, session.ack[1] or None),
+            (ack[0] or None, ack[1] or None),
         )
 
     def judge(self, key: bytes, session_id: int, possible: int) -> Judgement:
@@ -117,11 +119,10 @@ class KernelSessions:
     def discard(self, packet: Packet) -> None:
         """Queue word of a held frame that will not come back."""
         key, a_to_b = packet.flow
-        raw = self._sessions.lookup(key)
-        if raw is None:
+        if not self._lookup(key):
             return
-        session = abi.Session.from_buffer_copy(raw)
-        server_is_a = bool(session.flags & abi.SessionFlag.SERVER_IS_A)
+        session = self._session
+        server_is_a = bool(session.flags & _SERVER_IS_A)
         direction = abi.Direction.SERVER if a_to_b != server_is_a else abi.Direction.CLIENT
         self._pending.append(
             abi.Command(

@@ -542,3 +542,18 @@ def test_a_full_batch_in_order(kernel: Kernel, version: int) -> None:
     doomed[7] = (doomed[7][0], 1, doomed[7][2])
     assert kernel.commands.delete(doomed, End.TIMEOUT) == 44
     assert [key for key, _ in kernel.live()] == [doomed[7][0]]
+
+
+# --- sessions, as the inspector looks them up ------------------------------------------------------------------------
+
+
+def test_a_session_is_looked_up_into_the_same_place_again_and_again(kernel: Kernel, flow: Flow) -> None:
+    session = abi.Session()
+    lookup = kernel.table.into(session)
+    assert not lookup(flow.key(6))
+    expected = held(kernel, flow)
+    assert lookup(flow.key(6))
+    assert bytes(session) == bytes(expected)
+    assert not lookup(bytes(len(flow.key(6))))
+    with pytest.raises(ValueError, match=rf"{SIZE} bytes for values of {ctypes.sizeof(session)}"):
+        kernel.table.into(abi.Command())

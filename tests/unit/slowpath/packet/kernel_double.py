@@ -60,5 +60,11 @@ class Kernel:
         assert name == "sessions"
         return self
 
-    def lookup(self, key: bytes) -> bytes | None:
-        return bytes(self.sessions[key]) if key in self.sessions else None
+    def into(self, value: ctypes.Structure) -> Callable[[bytes], bool]:
+        def lookup(key: bytes) -> bool:
+            if key not in self.sessions:
+                return False
+            ctypes.memmove(ctypes.addressof(value), bytes(self.sessions[key]), ctypes.sizeof(value))
+            return True
+
+        return lookup
