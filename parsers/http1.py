@@ -276,15 +276,15 @@ class Http1Parser(Telling, Parser):
             raise ParseError("version")
         hosts: list[bytes] = []
         codings: list[bytes] = []
-        length = b""
+        length: bytes | None = None
         kind: bytes | None = None
         for name, value in self._headers:
             if name == b"host":
                 hosts.append(value.strip(b" \t"))
             elif name == b"transfer-encoding":
                 codings.append(value.strip(b" \t").lower())
-            elif name == b"content-length":
-                length = length or value  # llhttp has refused a second one, and what is no number
+            elif name == b"content-length" and length is None:
+                length = value  # llhttp has refused a second one, and what is no number
             elif name == b"content-type" and kind is None:
                 kind = value
         if len(hosts) > 1 or (not hosts and version == "1.1"):
@@ -293,7 +293,7 @@ class Http1Parser(Telling, Parser):
         # RFC 9112 §6.1: any other coding, a second one or HTTP/1.0 is where servers disagree on the body's end.
         if codings and (codings != [b"chunked"] or version == "1.0"):
             raise ParseError("transfer_encoding")
-        octets = int(length) if length else 0
+        octets = int(length) if length is not None else 0
         if octets > LENGTH_MAX:
             raise ParseError("content_length")  # llhttp counts to 2^64; for most servers it is negative from 2^63 on
         switches: bool = self._parser.should_upgrade()

@@ -39,7 +39,7 @@ from slowpath.packet.kernel import KernelSessions, RuleNames
 from slowpath.packet.tap import Frame, Tap, TapGoneError
 from slowpath.record.write import Writer
 from slowpath.rules.ruleset import RuleSet, load_rules
-from slowpath.rules.vectors import Databases, installed
+from slowpath.rules.vectors import Databases, unusable
 
 # Objects made until Python looks for unused cycles among the youngest, then how many such looks until the next kind.
 COLLECTION = (10_000, 10, 1000)
@@ -57,7 +57,7 @@ class Service:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = load_config(path)
-        self.rules = read_rules(self.config)
+        self.rules, self.engine = read_rules(self.config), engine_of(self.config)
         self.started = time.time()
         self.not_judged: dict[str, int] = {}
         self._stop = asyncio.Event()
@@ -240,6 +240,7 @@ class Service:
                 log.error("%s", line)
             log.error("the rule files in force stay")
             return
+        self.engine = engine_of(config)
         self.inspector.reload(self.rules, limits_of(config), exceptions_of(config))
         self.writer.reopen()
         log.info("rule files read anew: %d", len(self.rules.files))
@@ -254,7 +255,7 @@ class Service:
             "config": str(self.config.file),
             "revision": self.kernel.commands.clocks().revision,
             "rule_files": sorted(self.rules.files),
-            "pattern_engine": engine_of(self.config),
+            "pattern_engine": self.engine,
             "inspector": asdict(self.inspector.stats),
             "tap": asdict(self.tap.stats),
             "not_judged": self.not_judged,
@@ -326,7 +327,7 @@ def read_rules(config: Config) -> RuleSet:
 def engine_of(config: Config) -> str:
     """What looks for patterns: re2 or hyperscan."""
     if config.pattern_engine == "auto":
-        return "hyperscan" if installed() else "re2"
+        return "re2" if unusable() else "hyperscan"
     return config.pattern_engine
 
 
@@ -334,9 +335,8 @@ def databases_of(config: Config) -> Databases | None:
     """Hyperscan's, where it is to be used. InvalidDocumentError where it is asked for and missing."""
     if engine_of(config) == "re2":
         return None
-    if not installed():
-        missing = "hyperscan is not installed (the package's extra of that name)"
-        raise InvalidDocumentError([Problem(str(config.file), 0, "pattern_engine", missing)])
+    if reason := unusable():
+        raise InvalidDocumentError([Problem(str(config.file), 0, "pattern_engine", reason)])
     return Databases(config.program_cache)
 
 

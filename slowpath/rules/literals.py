@@ -7,6 +7,7 @@ The syntax tree is that of Python's `re` (which never runs): what it reads other
 
 from __future__ import annotations
 
+import re
 import re._constants as syntax  # type: ignore[import-not-found]
 import re._parser as parser  # type: ignore[import-not-found]
 import warnings
@@ -41,6 +42,10 @@ class Shape:
     width: int | None
 
 
+# RE2 takes it for text.
+_ODD_COUNT: Final = re.compile(rb"\{0[0-9]|\{[0-9]+,0[0-9]")
+
+
 class SyntaxNotReadError(ValueError):
     """The pattern may be one of RE2, and is not read here."""
 
@@ -51,6 +56,8 @@ def shape_of(pattern: bytes) -> Shape:
         raise SyntaxNotReadError("classes have no names here, and [: may begin one: write [0-9], [,:]")
     if b"{," in pattern:
         raise SyntaxNotReadError("{, is read in two ways: write {0, or \\{,")
+    if _ODD_COUNT.search(pattern):
+        raise SyntaxNotReadError("a count that begins with 0 is read in two ways: write {2}, or \\{")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -3,11 +3,13 @@
 One automaton of all patterns' literals (Aho-Corasick: a step a byte, whatever the bytes) tells which patterns may
 match, and where. Only there RE2 looks, pattern by pattern. What that may cost at worst is reckoned before it is done:
 the same text always takes the same steps, and what would take more than the budget is not looked at, which is told.
-With `slowpath.rules.vectors` Hyperscan tells which patterns match, and RE2 has to look only where it asks for more.
+With `slowpath.rules.vectors` Hyperscan tells which patterns match, in steps that no text makes many, and that cost
+nothing of the budget; RE2 has to look only where a pattern asks for more.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +18,9 @@ from ahocorasick_rs import BytesAhoCorasick
 
 from slowpath.rules.checks import CHECKS
 from slowpath.rules.patterns import Decode, Pattern, Patterns, readings
-from slowpath.rules.vectors import Database, Databases, expression_of
+from slowpath.rules.vectors import Database, Databases, EngineError, expression_of
+
+log = logging.getLogger(__name__)
 
 # A step is about a nanosecond at worst (bench/patterns.py): when RE2 has to make the states of its automaton, a byte
 # costs so many, and more the larger the program is; so does a search besides, and a literal found, for each pattern.
@@ -102,21 +106,23 @@ class _Compiled:
         self._database: Database | None = None
         # Of those with a check it counts what matched, and where.
         self._sure: frozenset[int] = frozenset()
-        rest: Sequence[int] = range(len(patterns))
-        if databases is not None and (database := self._read_by(databases)) is not None:
-            rest = [number for number in rest if number not in database.taken]
-        self._always = [number for number in rest if not patterns[number].shape.literals]
         self._decoded = frozenset(number for number, pattern in enumerate(patterns) if pattern.decode == Decode.URL)
+        # Of those with a check it counts where else a match might end: they look at all of a text.
+        self._widths = [None if pattern.check else pattern.shape.width for pattern in patterns]
+        taken = self._read_by(databases) if databases is not None else frozenset()
+        self._find_literals([number for number in range(len(patterns)) if number not in taken])
+
+    def _find_literals(self, numbers: Sequence[int]) -> None:
+        """Of the patterns that only RE2 reads."""
+        self._always = [number for number in numbers if not self._patterns[number].shape.literals]
         by_literal: dict[bytes, list[int]] = {}
-        for number in rest:
-            for literal in patterns[number].shape.literals:
+        for number in numbers:
+            for literal in self._patterns[number].shape.literals:
                 by_literal.setdefault(literal, []).append(number)
         self._literals = BytesAhoCorasick(list(by_literal)) if by_literal else None
         self._by_literal = list(by_literal.values())
-        # Of those with a check it counts where else a match might end: they look at all of a text.
-        self._widths = [None if pattern.check else pattern.shape.width for pattern in patterns]
 
-    def _read_by(self, databases: Databases) -> Database | None:
+    def _read_by(self, databases: Databases) -> frozenset[int]:
         written = {
             number: expression
             for number, pattern in enumerate(self._patterns)
@@ -124,7 +130,7 @@ class _Compiled:
         }
         self._database = databases.of(written)
         self._sure = frozenset(n for n, each in written.items() if each.exact and not self._patterns[n].check)
-        return self._database
+        return self._database.taken if self._database is not None else frozenset()
 
     def scan(self, texts: Sequence[bytes]) -> tuple[Found, ...]:
         left = BUDGET + BUDGET_OF_BYTE * sum(map(len, texts))
@@ -143,15 +149,13 @@ class _Compiled:
 
     def _read(self, text: bytes, chosen: frozenset[int] | None, found: set[int], left: int) -> tuple[int, bool]:
         """What is left of the budget, and whether it was too little."""
+        matched = self._matched(text)
         windows: dict[int, list[list[int]]] = {number: [[0, len(text)]] for number in self._always}
-        if self._database is not None:
-            for number, end in self._database.scan(text):
-                if number in self._sure and (chosen is None or number in chosen):
-                    found.add(number)
-                else:
-                    # The first end there is: all that RE2 finds ends there or behind it.
-                    width = self._widths[number]
-                    windows[number] = [[0 if width is None else max(0, end - width), len(text)]]
+        for number in matched:
+            if number not in self._sure:
+                windows[number] = [[0, len(text)]]
+            elif chosen is None or number in chosen:
+                found.add(number)
         if self._literals is not None:
             hits = self._literals.find_matches_as_indexes(text.lower(), overlapping=True)
             left = self._place(hits, len(text), windows, left)
@@ -178,6 +182,18 @@ class _Compiled:
                     found.add(number)
                     break
         return left, False
+
+    def _matched(self, text: bytes) -> Sequence[int]:
+        """What Hyperscan finds, of the patterns that it reads."""
+        if self._database is None:
+            return ()
+        try:
+            return self._database.scan(text)
+        except EngineError as error:
+            log.warning("patterns are looked for without hyperscan: %s", error)
+            self._database, self._sure = None, frozenset()
+            self._find_literals(range(len(self._patterns)))
+            return ()
 
     def _place(
         self, hits: Sequence[tuple[int, int, int]], size: int, windows: dict[int, list[list[int]]], left: int

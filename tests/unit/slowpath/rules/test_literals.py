@@ -43,7 +43,19 @@ def test_shapes(regex: bytes, literals: str, width: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "regex", [rb"[[:alpha:]]x", rb"a{,3}b", rb"[a[:digit:]]", rb"\Qab\E", rb"\pLab", rb"(?U)ab", rb"ab\z"]
+    "regex",
+    [
+        rb"[[:alpha:]]x",
+        rb"a{,3}b",
+        rb"[a[:digit:]]",
+        rb"\Qab\E",
+        rb"\pLab",
+        rb"(?U)ab",
+        rb"ab\z",
+        rb"ab{02}",
+        rb"ab{1,02}",
+        rb"ab{00,3}",
+    ],
 )
 def test_what_python_reads_otherwise_is_refused(regex: bytes) -> None:
     with pytest.raises(SyntaxNotReadError):

@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import hyperscan
 import pytest
 import re2
 
@@ -54,7 +53,7 @@ def test_what_re2_finds() -> None:
         for _ in range(250)
     }
     for text in texts:
-        found = {number for number, _ in database.scan(text)}
+        found = set(database.scan(text))
         for number in database.taken:
             expression = written[number]
             assert expression is not None
@@ -62,6 +61,90 @@ def test_what_re2_finds() -> None:
                 assert number in found, (asked[number], text, expression)
             elif expression.exact:
                 assert number not in found, (asked[number], text, expression)
+
+
+# Short ones: an engine takes other ways to these, and where few stand together.
+ATOMS = (
+    rb"a", rb"b", rb"[ab]", rb"ab", rb"-", rb"\S", rb"\w", rb"\W", rb".", rb"x", rb"[^a]", rb"\d", rb"(?:ab)?",
+    rb"a{1,3}", rb"[a-f]{2}", rb"\s*", rb"q.*", rb"cde", rb"(?i:X)", rb"\b", rb"$",
+)  # fmt: skip
+
+
+def few(rng: random.Random, count: int) -> list[bytes]:
+    found: list[bytes] = []
+    while len(found) < count:
+        sides = (b"".join(rng.choice(ATOMS) for _ in range(rng.randint(1, 4))) for _ in range(rng.randint(1, 3)))
+        regex = b"|".join(sides)
+        if engine_of(regex, fold=False).search(b"") is None:
+            found.append(regex)
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_few_and_short_ones_wherever_they_match(count: int) -> None:
+    rng = random.Random(count)
+    matched = 0
+    for _ in range(60):
+        regexes = few(rng, count)
+        written = {n: expression_of(regex, fold=False) for n, regex in enumerate(regexes)}
+        asked = {n: each for n, each in written.items() if each is not None}
+        database = Databases().of(asked)
+        if database is None:
+            continue  # none of them can match, or only nothing
+        engines = [engine_of(regex, fold=False) for regex in regexes]
+        for _ in range(60):
+            before = bytes(
+                rng.choice(b"zzzz .\n") for _ in range(rng.choice((0, 3, 8, 15, 16, 17, 20, 33, 40, 69, 150)))
+            )
+            text = (
+                before
+                + bytes(rng.choice(b"abxX-1c\n. ") for _ in range(rng.randint(1, 5)))
+                + rng.choice((b"", b" zz z" * 5))
+            )
+            found = set(database.scan(text))
+            for number in database.taken:
+                if engines[number].search(text) is not None:
+                    matched += 1
+                    assert number in found, (regexes, number, text)
+                elif asked[number].exact:
+                    assert number not in found, (regexes, number, text)
+    assert matched > 500
+
+
+def test_an_engine_that_misses_matches_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert vectors.doubts() == ""
+    monkeypatch.setattr(vectors, "library_version", lambda: "5.4.12")
+    assert vectors.doubts() == "hyperscan's library 5.4.12 may miss matches; 5.4.2 does not"
+    monkeypatch.setattr(vectors, "library_version", lambda: "5.4.2")
+    scan = Database.scan
+    monkeypatch.setattr(Database, "scan", lambda self, text: scan(self, text) if len(text) < 50 else [])
+    assert vectors.doubts() == "hyperscan misses matches on this machine"
+    monkeypatch.setattr(vectors, "_compile", lambda _: vectors.hyperscan.loadb(b"", 1))
+    assert vectors.doubts().startswith("hyperscan does not work on this machine")
+    monkeypatch.setattr(vectors, "hyperscan", None)
+    assert vectors.doubts().startswith("hyperscan is not installed")
+
+
+def test_an_engine_that_fails_leaves_all_to_re2(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Databases, "_known", {})
+    patterns = tuple(load_patterns(SHIPPED, Problems()))
+    text = b"key AKIAIOSFODNN7EXAMPLE 4111111111111111 ' or 1=1 --"
+    expected = Scanner(patterns).scan(text)
+    scanner = Scanner(patterns, Databases())
+    assert scanner.scan(text + b" ").ids == expected.ids
+
+    class Broken:
+        def scan(self, *_: object, **__: object) -> None:
+            raise vectors.hyperscan.ScratchInUseError
+
+    database = scanner.compile()._database
+    assert database is not None
+    database._compiled = Broken()
+    assert scanner.scan(text) == expected
+    assert scanner.scan(text + b"  ").ids == expected.ids
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(
@@ -86,6 +169,7 @@ def test_an_end_is_looked_at_again() -> None:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many expressions were compiled each time; nothing is known from before."""
     monkeypatch.setattr(Databases, "_known", {})
+    vectors.library_version()  # looked for once
     real = vectors._compile
     counts: list[int] = []
 
@@ -104,7 +188,7 @@ def expressions(*regexes: bytes) -> dict[int, vectors.Expression]:
 
 def numbers(database: Database | None, text: bytes) -> list[int]:
     assert database is not None
-    return [number for number, _ in database.scan(text)]
+    return database.scan(text)
 
 
 def test_a_database_is_compiled_once(
@@ -136,15 +220,16 @@ def test_one_of_another_machine_is_compiled_anew(
     monkeypatch.setattr(Databases, "_known", {})
 
     def refuse(*_: object) -> None:
-        raise hyperscan.DatabasePlatformError
+        raise vectors.hyperscan.DatabasePlatformError
 
-    monkeypatch.setattr(hyperscan, "loadb", refuse)
+    monkeypatch.setattr(vectors.hyperscan, "loadb", refuse)
     assert numbers(Databases(tmp_path / "cache").of(expressions(b"abc")), b"abc") == [0]
     assert made == [1, 1]
 
 
 def test_what_is_too_large_stays_with_re2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Databases, "_known", {})
+    vectors.library_version()  # looked for once
     real = vectors._compile
     patterns = tuple(load_patterns(SHIPPED, Problems()))
     large = next(pattern for pattern in patterns if pattern.id == "dlp/aws-access-key")
@@ -152,7 +237,7 @@ def test_what_is_too_large_stays_with_re2(monkeypatch: pytest.MonkeyPatch) -> No
 
     def refuse(texts: dict[int, str]) -> Any:
         if any(each in text for text in texts.values() for each in refused):
-            raise hyperscan.error("Pattern is too large.")
+            raise vectors.hyperscan.error("Pattern is too large.")
         return real(texts)
 
     monkeypatch.setattr(vectors, "_compile", refuse)
