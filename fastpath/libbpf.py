@@ -338,10 +338,10 @@ class Map(Descriptor):
         """
         if ctypes.sizeof(value) != self._room:
             raise ValueError(f"{ctypes.sizeof(value)} bytes for values of {self._room}")
-        call, fd, reference = _lib().bpf_map_lookup_elem, self.fd, ctypes.byref(value)
+        call, reference = _lib().bpf_map_lookup_elem, ctypes.byref(value)
 
         def lookup(key: bytes) -> bool:
-            return _ignore_missing(call(fd, key, reference), "map lookup")
+            return _ignore_missing(call(self.fd, key, reference), "map lookup")
 
         return lookup
 

@@ -549,7 +549,7 @@ def test_a_full_batch_in_order(kernel: Kernel, version: int) -> None:
 
 def test_a_session_is_looked_up_into_the_same_place_again_and_again(kernel: Kernel, flow: Flow) -> None:
     session = abi.Session()
-    lookup = kernel.table.into(session)
+    lookup = kernel.pins.map("sessions").into(session)  # nobody else keeps that map open
     assert not lookup(flow.key(6))
     expected = held(kernel, flow)
     assert lookup(flow.key(6))
