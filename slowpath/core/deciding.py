@@ -164,9 +164,7 @@ class Deciding:
         if self._terms.rules.on_demand and isinstance(parser, Http1Parser | Http2Parser):
             # Its first request is to be told whole, and is judged only then.
             for protocol in (Protocol.HTTP,) if isinstance(parser, Http1Parser) else (Protocol.HTTP2, Protocol.GRPC):
-                judgement = self._kernel.judge(flow.key, flow.session_id, 1 << protocol)
-                flow.walked[1 << protocol] = judgement
-                self._ask(flow, judgement)
+                self._ask(flow, self._kernel.judge(flow.key, flow.session_id, 1 << protocol))
         if isinstance(parser, Http2Parser):
             self._judge(flow, HTTP2_OR_GRPC)
         elif not isinstance(parser, Http1Parser):
@@ -203,9 +201,11 @@ class Deciding:
                 self._verdicts.deny(flow, judgement, Scope.CONNECTION, Reason.DEFAULT)
 
     def _walk(self, flow: Flow, possible: int) -> Judgement:
-        """What the policy says; the parser's start may have asked already."""
+        """What the policy says. The kernel notes in its session what it was asked for last, so nothing is asked ahead
+        that is not asked again.
+        """
         self._stats.judged += 1
-        return flow.walked.pop(possible, None) or self._kernel.judge(flow.key, flow.session_id, possible)
+        return self._kernel.judge(flow.key, flow.session_id, possible)
 
     def _apply(self, flow: Flow, judgement: Judgement, outcome: Outcome) -> None:
         judgement = under(judgement, outcome)

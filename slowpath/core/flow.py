@@ -52,7 +52,7 @@ class Flow:
         "forwarding", "gap_until", "guessed", "held", "held_bytes", "held_since", "hold_until", "judgement",
         "judgements", "kept_bytes", "key", "kind", "l4", "last_seen", "midstream", "need_from", "need_until", "parser",
         "protocol", "recorded", "resting", "safe", "said", "scheduled", "server_is_a", "session_id", "state",
-        "streams", "switching", "unit", "walked",
+        "streams", "switching", "unit",
     )  # fmt: skip
 
     def __init__(self, key: bytes, info: SessionInfo, packet: Packet) -> None:
@@ -63,7 +63,6 @@ class Flow:
         self.fields = flow_fields(key, info.server_is_a, packet.vlan)
         self.judgement = info.judgement
         self.judgements: dict[Protocol, Judgement] = {}
-        self.walked: dict[int, Judgement] = {}  # asked of the policy ahead, by what the flow may be
         self.midstream = info.midstream
         self.guessed = False  # which side is the server is a guess: no SYN was seen
         self.streams: list[Stream | None] = [None if isn is None else Stream(isn + 1) for isn in info.isn]

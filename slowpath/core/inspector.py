@@ -93,7 +93,6 @@ class Inspector:
         self._terms.exceptions = exceptions or self._terms.exceptions
         for flow in self._flows.values():
             flow.judgements.clear()
-            flow.walked.clear()
             flow.candidates = None
 
     def forget(self, session_id: int) -> list[Command]:
