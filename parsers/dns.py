@@ -20,6 +20,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, ItemsView, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from parsers import dnsdata
@@ -141,7 +142,7 @@ class Message(Unit):
 
     def qname(self) -> bytes | None:
         """Name of the question."""
-        return Names(self._question).text(0)[0] if self._question else None
+        return _name_of(self._question) if self._question else None
 
     def qtype(self) -> bytes | None:
         """Type of the question."""
@@ -220,6 +221,12 @@ _READ: Final[dict[str, Callable[[Message], Value | None]]] = {
     "dns.dnssec_ok": Message.dnssec_ok,
     "dns.client_subnet": Message.client_subnet,
 }
+
+
+@lru_cache(maxsize=1024)
+def _name_of(question: bytes) -> bytes:
+    """The name of a question; the answer has the same, and many clients ask for it."""
+    return Names(question).text(0)[0]
 
 
 class _Fields(Mapping[str, Value]):

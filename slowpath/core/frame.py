@@ -36,7 +36,7 @@ _AUTHENTICATION: Final = 51
 _IP4 = struct.Struct("!BxHHHxB")
 _IP6 = struct.Struct("!IHB")
 _TCP = struct.Struct("!HHIIBB")
-# Ethernet type, IPv4 header without options, TCP header.
+# Ethernet type, IPv4 header without options, TCP header (or a datagram's, and what follows).
 _PLAIN = struct.Struct("!12xHBxH2xHxB10xHHIIBB")
 _PLAIN_MIN: Final = 14 + 20 + 20
 _KEY = struct.Struct("!16s16sHHBB2s")
@@ -147,9 +147,13 @@ def parse_frame(frame: bytes, context: Any = None) -> Packet:
         # What nearly all are is read by one look, and refused below.
         kind, first, total, fragment, l4, sport, dport, seq, ack, offset, flags = _PLAIN.unpack_from(frame)
         data = 34 + (offset >> 4) * 4
-        if kind == 0x0800 and first == 0x45 and l4 == TCP and not fragment & 0x3FFF:  # noqa: SIM102
-            if _PLAIN_MIN <= data <= 14 + total <= size:
-                return Packet(frame, 14, 34, data, 14 + total, TCP, (), sport, dport, seq, ack, flags, None, context)
+        end = 14 + total
+        if kind == 0x0800 and first == 0x45 and not fragment & 0x3FFF and end <= size:
+            if l4 == TCP and _PLAIN_MIN <= data <= end:
+                return Packet(frame, 14, 34, data, end, TCP, (), sport, dport, seq, ack, flags, None, context)
+            # What is a sequence number in TCP is length and checksum of a datagram, and of nothing else.
+            if l4 == UDP and 42 <= 34 + (seq >> 16) <= end:
+                return Packet(frame, 14, 34, 42, 34 + (seq >> 16), UDP, (), sport, dport, 0, 0, 0, None, context)
     if size < 14:
         raise FrameError(Reason.TRUNCATED)
     kind = frame[12] << 8 | frame[13]

@@ -151,20 +151,18 @@ def _findings(flow: Flow, limit: int, told: Noted, latency: float | None) -> Fin
         said = {**flow.said, **said}
     fields: dict[str, str | int | list[str]] = {}
     for name, value in said.items():
-        if not (FIELDS.get(name) or field_of(name)).hidden:
-            fields[name] = _shown(value, limit)
+        if (FIELDS.get(name) or field_of(name)).hidden:
+            continue
+        if isinstance(value, bytes):
+            fields[name] = _text(value, limit)
+        else:
+            fields[name] = value if isinstance(value, int) else [_text(each, limit) for each in value]
     rule_file, _, l7_rule = told.rule.partition("/")
     severity = told.attributes.severity
     return Findings(
         latency, fields, rule_file or None, l7_rule or None, None if severity is None else severity.name.lower(),
         told.patterns,
     )  # fmt: skip
-
-
-def _shown(value: Value, limit: int) -> str | int | list[str]:
-    if isinstance(value, bytes):
-        return _text(value, limit)
-    return value if isinstance(value, int) else [_text(each, limit) for each in value]
 
 
 def _text(value: bytes, limit: int) -> str:

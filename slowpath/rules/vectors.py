@@ -91,7 +91,7 @@ def doubts() -> str:
             database = Database(_compile({n: each.text for n, each in written.items() if each}), frozenset(written))
             if any(set(database.scan(b"." * size + ending)) != set(written) for size in range(100)):
                 return "hyperscan misses matches on this machine"
-    except hyperscan.error as error:
+    except (hyperscan.error, EngineError) as error:
         return f"hyperscan does not work on this machine: {error}"
     return ""
 

@@ -113,10 +113,24 @@ def test_checksum_left_to_the_card() -> None:
     assert checksum_ok(parse_frame(bytes(frame)))
 
 
-@given(st.lists(st.tuples(st.integers(14, 60), st.integers(0, 255)), max_size=4), st.integers(0, 8), st.integers(0, 8))
-@example([], 0, 0)
-def test_what_is_read_at_one_look_is_what_the_steps_read(damage: list[tuple[int, int]], more: int, less: int) -> None:
-    frame = bytearray(tcp_frame(CLIENT, SERVER, 1000, 80, 7, 9, ACK, b"hello") + bytes(more))
+PLAIN = (tcp_frame(CLIENT, SERVER, 1000, 80, 7, 9, ACK, b"hello"), udp_frame(CLIENT, SERVER, 1000, 53, bytes(14)))
+
+
+@given(
+    st.sampled_from(PLAIN),
+    st.lists(st.tuples(st.integers(14, 60), st.integers(0, 255)), max_size=4),
+    st.integers(0, 8),
+    st.integers(0, 8),
+)
+@example(PLAIN[0], [], 0, 0)
+@example(PLAIN[1], [], 0, 0)
+@example(PLAIN[1], [(38, 0), (39, 7)], 0, 0)
+@example(PLAIN[1], [(38, 0), (39, 0)], 3, 0)
+@example(PLAIN[1], [(38, 0), (39, 23)], 3, 0)
+def test_what_is_read_at_one_look_is_what_the_steps_read(
+    whole: bytes, damage: list[tuple[int, int]], more: int, less: int
+) -> None:
+    frame = bytearray(whole + bytes(more))
     for at, value in damage:
         if at < len(frame):
             frame[at] = value
