@@ -125,6 +125,7 @@ class _Session:
     over: bool = False
     decided: Decide | None = None
     info: SessionInfo | None = None  # as last told
+    ends: tuple[bytes, bytes, int] | None = None  # client, server and its port, once they were asked for
     # By direction a to b, b to a: whether checksums mean anything. Captures with rewritten addresses have none that do.
     checksums: list[bool | None] = field(default_factory=lambda: [None, None])
 
@@ -191,9 +192,13 @@ class _Kernel:
     def judge(self, key: bytes, session_id: int, possible: int) -> Judgement:
         """See `slowpath.core.model.Kernel`."""
         del session_id
-        a, b = (key[:16], int.from_bytes(key[32:34], "big")), (key[16:32], int.from_bytes(key[34:36], "big"))
-        client, server = (b, a) if self._sessions[key].server_is_a else (a, b)
-        return self._policy.walk(client[0], server[0], key[36], server[1], possible, vlan=self._sessions[key].vlan)
+        session = self._sessions[key]
+        if session.ends is None:
+            a, b = (key[:16], key[32:34]), (key[16:32], key[34:36])
+            client, server = (b, a) if session.server_is_a else (a, b)
+            session.ends = client[0], server[0], int.from_bytes(server[1], "big")
+        src, dst, dport = session.ends
+        return self._policy.walk(src, dst, key[36], dport, possible, vlan=session.vlan)
 
     def decide(self, command: Decide) -> None:
         """A verdict is written back."""
