@@ -166,14 +166,16 @@ def identify(to_server: bytes, to_client: bytes, l4: int = TCP) -> Answer:
 
 
 def _datagram(to_server: bytes, to_client: bytes) -> Answer:
-    if any(dns_message(data, whole=True) == YES for data in (to_server, to_client) if data):
-        return Match("dns")
+    if to_server and dns_message(to_server, whole=True) == YES:
+        return _MATCHES["dns"]
+    if to_client and dns_message(to_client, whole=True) == YES:
+        return _MATCHES["dns"]
     if dns_query_header(to_server):
         return Match("dns", malformed=True)
     if quic(to_server) == YES:
-        return Match("quic")
+        return _MATCHES["quic"]
     if YES in {memcached_udp(to_server), memcached_udp(to_client, reply=True)}:
-        return Match("memcached")
+        return _MATCHES["memcached"]
     return NO_MATCH
 
 

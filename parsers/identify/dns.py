@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 from parsers.identify.answers import MORE, NO, YES
 
+_COUNTS = struct.Struct(">4H")
 _DNS_CLASSES = frozenset((1, 3, 4, 254, 255, 0x8001))
 
 
@@ -24,7 +27,7 @@ def dns_message(data: bytes, *, whole: bool) -> int:
         return MORE
     answer = data[2] & 0x80
     operation = data[2] >> 3 & 15
-    questions, answers, authority, additional = (int.from_bytes(data[i : i + 2], "big") for i in (4, 6, 8, 10))
+    questions, answers, authority, additional = _COUNTS.unpack_from(data, 4)
     if questions > 1 or (not questions and not (answer and answers)):
         return NO
     if answers > 4096 or authority > 4096 or additional > 4096:
