@@ -1,7 +1,7 @@
 """New flows a second that the whole inspector takes on one core: from captured frames to a verdict for each.
 
 A flow is a handshake, a request with its answer, and FINs; of HTTP under rules on paths, of TLS under rules on names
-(a recorded hello of OpenSSL and its server's answer), of DNS under rules on names (two datagrams).
+(a recorded hello of OpenSSL and its server's answer), of DNS under rules on names (two datagrams, each flow its name).
 
 Beside it, in the same run: the HTTP flows as scapy's TCPSession reads them, which judges nothing.
 """
@@ -100,5 +100,6 @@ def _tcp(number: int, turns: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
 
 def _udp(number: int) -> Iterator[bytes]:
     client, server = f"10.{1 + number // 250}.0.{1 + number % 250}", "10.250.0.1"
-    yield udp_frame(client, server, 40000, 53, _QUERY)
-    yield udp_frame(server, client, 53, 40000, _ANSWER)
+    name = b"%06d" % number
+    yield udp_frame(client, server, 40000, 53, _QUERY.replace(b"amazon", name))
+    yield udp_frame(server, client, 53, 40000, _ANSWER.replace(b"amazon", name))

@@ -10,9 +10,11 @@ RULE_MAX = (1 << 24) - 1
 REVISION_MAX = (1 << 24) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Word:
     """`ms_session.verdict` taken apart. `rule` 0 is the default, else 1 + index in the revision's rules."""
+
+    # Not frozen, which makes one three times as dear: each record has one. Nobody changes them.
 
     verdict: abi.Verdict
     scope: abi.Scope = abi.Scope.NONE

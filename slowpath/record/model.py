@@ -87,7 +87,7 @@ def make_flow(  # noqa: PLR0917  # the 5-tuple has five
 ) -> Record:
     """The `flow` of a record; `src` is the side that sent the SYN, else the first packet."""
     flow: Record = {"src": src, "sport": sport, "dst": dst, "dport": dport, "l4": l4}
-    if tags := [tag & 0xFFF for tag in vlan if tag & 0xFFF]:
+    if vlan and (tags := [tag & 0xFFF for tag in vlan if tag & 0xFFF]):
         flow["vlan"] = tags
     return flow
 

@@ -68,7 +68,8 @@ class Subject:
     def of(cls, unit: Unit, said: Mapping[str, Value] = MappingProxyType({})) -> Subject:
         """What a parser told; `said`: what it told before of what a connection says once."""
         fields = {**said, **unit.fields} if said else unit.fields
-        return cls(_BY_NAME[unit.protocol], fields, unit.later - said.keys())
+        later = unit.later
+        return cls(_BY_NAME[unit.protocol], fields, later - said.keys() if later else later)
 
     def __iter__(self) -> Iterator[str]:
         """Names of what the unit says."""
