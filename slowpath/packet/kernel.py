@@ -21,6 +21,7 @@ KEPT = 8
 # Verdict words whose meaning is; a word has its revision and rule in it.
 KEPT_JUDGEMENTS = 4096
 _L4 = abi.Key.l4.offset
+_ONLY = bytes(4)  # key of an array of one
 # Looked at for every frame.
 _TCP, _LISTEN = int(socket.IPPROTO_TCP), int(abi.Tcp.LISTEN)
 _MIDSTREAM, _SERVER_IS_A = int(abi.SessionFlag.MIDSTREAM), int(abi.SessionFlag.SERVER_IS_A)
@@ -66,6 +67,8 @@ class KernelSessions:
         self.commands = Commands(pins)
         self._session = abi.Session()  # the one last looked up
         self._lookup = pins.map(SESSIONS).into(self._session)
+        self._config = abi.Config()
+        self._read_config = pins.map("config").into(self._config)
         self._names = names
         self._pending: list[abi.Command] = []
         self._judgements: dict[int, Judgement] = {}  # by verdict word, for each packet asks
@@ -146,7 +149,8 @@ class KernelSessions:
 
     def refresh(self) -> bool:
         """True when the policy's revision is another than at the last call."""
-        before, self.revision = self.revision, self.commands.clocks().revision
+        self._read_config(_ONLY)
+        before, self.revision = self.revision, self._config.revision
         return before not in {0, self.revision}
 
     def _insist(self, command: abi.Command) -> None:

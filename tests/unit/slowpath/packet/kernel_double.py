@@ -41,11 +41,28 @@ class Program:
         return [command for run in self.runs for command in run]
 
 
+class Map:
+    """Of structures."""
+
+    def __init__(self, entries: Mapping[bytes, ctypes.Structure]) -> None:
+        self._entries = entries
+
+    def into(self, value: ctypes.Structure) -> Callable[[bytes], bool]:
+        def lookup(key: bytes) -> bool:
+            if key not in self._entries:
+                return False
+            ctypes.memmove(ctypes.addressof(value), bytes(self._entries[key]), ctypes.sizeof(value))
+            return True
+
+        return lookup
+
+
 class Kernel:
     """Stands for `Pins`."""
 
     def __init__(self, sessions: Mapping[bytes, abi.Session] | None = None) -> None:
         self.sessions = dict(sessions or {})
+        self.config = abi.Config()
         self.applied = Program(lambda _: None)
         self.walked = Program(lambda _: None)
 
@@ -57,14 +74,4 @@ class Kernel:
         return {"ms_apply": self.applied, "ms_walk": self.walked}[name]
 
     def map(self, name: str) -> Any:
-        assert name == "sessions"
-        return self
-
-    def into(self, value: ctypes.Structure) -> Callable[[bytes], bool]:
-        def lookup(key: bytes) -> bool:
-            if key not in self.sessions:
-                return False
-            ctypes.memmove(ctypes.addressof(value), bytes(self.sessions[key]), ctypes.sizeof(value))
-            return True
-
-        return lookup
+        return Map(self.sessions if name == "sessions" else {bytes(4): self.config})

@@ -225,15 +225,10 @@ def test_a_policy_that_never_rests_ends_in_an_error(changing: tuple[Kernel, Kern
 
 def test_refresh_tells_of_another_revision_once(names: RuleNames) -> None:
     kernel = Kernel()
-    current = REVISION
-
-    def now(command: abi.Command) -> None:
-        command.revision = current
-
-    kernel.applied.answer = now
+    kernel.config.revision = REVISION
     sessions = KernelSessions(kernel.pins, names)
     assert [sessions.refresh(), sessions.refresh()] == [False, False]
-    current += 1
+    kernel.config.revision += 1
     assert [sessions.refresh(), sessions.refresh()] == [True, False]
     assert sessions.revision == REVISION + 1
 
