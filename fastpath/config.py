@@ -23,7 +23,7 @@ DEFAULT: Final = Path("/etc/microseg/gateway.yaml")
 MAX_IFNAME: Final = 15
 # Where the programs go; auto: tcx where the kernel has it.
 HOOKS: Final = ("auto", "tcx", "clsact")
-PATTERN_ENGINES = ("auto", "re2", "hyperscan")
+PATTERN_ENGINES: Final = ("auto", "re2", "hyperscan")
 
 TIMEOUTS: Final[Mapping[str, float]] = MappingProxyType(
     {"syn": 30, "established": 3600, "closing": 30, "time_wait": 120, "udp": 30, "udp_stream": 120, "icmp": 10,

@@ -13,6 +13,8 @@ from parsers.grpc import Messages, status_in, status_of
 
 Headers = Sequence[tuple[bytes, bytes]]  # names in lower case
 
+# What stands in no name of a host, and ends or divides one for some servers.
+HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
 _HEADER: Final = "http.header."
 _RESPONSE_HEADER: Final = "http.response_header."
 _BODIES: Final = ("http.body", "http.response_body")  # by direction

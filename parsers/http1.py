@@ -37,7 +37,7 @@ from parsers.base import (
     Upgraded,
     Value,
 )
-from parsers.http import Body, Telling, tokens_of
+from parsers.http import HOST_FORBIDDEN, Body, Telling, tokens_of
 from parsers.http1_responses import LENGTH_MAX, Head, Responses
 
 
@@ -65,7 +65,6 @@ _BEGINNING: Final = re.compile(
     rb"|UNSUBSCRIBE) (?:[ /*]|[A-Za-z]{1,15}:/|[A-Za-z]{16})|CONNECT "
 )
 _BEGINNING_MAX: Final = 32
-_HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
 
 
 class Http1Parser(Telling, Parser):
@@ -245,7 +244,6 @@ class Http1Parser(Telling, Parser):
         self._events.append(request)
         if self._parser.should_upgrade():
             self._offered = request
-            self._upload = self._offered_with()
         if self._wanted.bodies and (self._upload is not None or self._offered is None):
             self._bodies[TO_SERVER] = self._body(request, request, self._headers)
 
@@ -327,22 +325,13 @@ class Http1Parser(Telling, Parser):
             # declines takes it for the body. Of HTTP/2 the preface tells.
             if (codings or octets) and upgrade != b"h2c":
                 raise ParseError("upgrade_with_body")
+            if codings or octets:
+                # RFC 7540 §3.2: it comes whole, before any HTTP/2.
+                self._before = b""
+                self._upload = Responses(self.limits.head, 1, 0)
+                self._upload.strict = True
+                self._upload.begin_body(None if codings else octets)
         return Request(method, path, _host(host), kind or b"", upgrade=upgrade, said=said)
-
-    def _offered_with(self) -> Responses | None:
-        """What frames the body behind an offer (RFC 7540 §3.2: it comes whole, before any HTTP/2), if there is one."""
-        chunked = any(name == b"transfer-encoding" for name, _ in self._headers)
-        if not (chunked or self._length()):
-            return None
-        upload = Responses(self.limits.head, 1, 0)
-        upload.strict = True
-        upload.begin_body(None if chunked else self._length())
-        self._before = b""
-        return upload
-
-    def _length(self) -> int:
-        """Content-Length; llhttp has refused what is no number."""
-        return int(next((value for name, value in self._headers if name == b"content-length"), b"0"))
 
     def _feed_responses(self, data: bytes) -> None:
         if self._upgraded:
@@ -417,7 +406,7 @@ class Http1Parser(Telling, Parser):
 
 
 def _host(host: bytes) -> bytes:
-    if not _HOST_FORBIDDEN.isdisjoint(host):
+    if not HOST_FORBIDDEN.isdisjoint(host):
         raise ParseError("host")
     return host
 

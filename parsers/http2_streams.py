@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from parsers.base import TO_CLIENT, TO_SERVER, Event, ParseError, Request, Response, Said, Unit, Value
-from parsers.http import Body, Headers, Telling, remembered
+from parsers.http import HOST_FORBIDDEN, Body, Headers, Telling, remembered
 
 _PSEUDO: Final = frozenset((b":method", b":path", b":scheme", b":authority", b":protocol"))
 _CONNECTION: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
@@ -23,7 +23,6 @@ _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")
 _PATH_FORBIDDEN: Final = re.compile(rb"[\x00-\x20\x7f]")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _FORBIDDEN: Final = frozenset(b"\0\r\n")
-_HOST_FORBIDDEN: Final = frozenset(b" \t,@/\\?#") | frozenset(range(0x20)) | {0x7F}
 
 
 class Stream:
@@ -189,7 +188,7 @@ class Streams(Telling):
         if len(hosts) == 2 and authority is None:
             raise ParseError("host_twice")
         host = hosts[0] if hosts else b""
-        if not _HOST_FORBIDDEN.isdisjoint(host):
+        if not HOST_FORBIDDEN.isdisjoint(host):
             raise ParseError("host")
         said: Mapping[str, Value] | None = None
         protocol = pseudo.get(b":protocol", b"")

@@ -74,12 +74,7 @@ _PROBES: Final = (
 
 @functools.cache
 def unusable() -> str:
-    """Why Hyperscan is not to be used; nothing if it is."""
-    return doubts()
-
-
-def doubts() -> str:
-    """The same, looked for anew."""
+    """Why Hyperscan is not to be used; nothing if it is. Tried once."""
     if hyperscan is None:
         return "hyperscan is not installed (the package's extra of that name)"
     try:
